@@ -90,8 +90,9 @@ def read_lines(process):
 
 def expect(process, pattern):
     """Return the match of the next line that has the pattern, WAIT seconds at most."""
+    deadline = time.monotonic() + WAIT
     while True:
-        line = process.lines.get(timeout=WAIT)
+        line = process.lines.get(timeout=max(0, deadline - time.monotonic()))
         assert line is not None, f"ended without printing {pattern!r}"
         process.seen.append(line)
         found = re.search(pattern, line)
