@@ -779,3 +779,29 @@ def test_many_clients_go_on_when_nobody_reads_their_output(start, server):
     assert "[Client" in clients.stdout.readline()
     clients.stdout.close()
     assert clients.wait(WAIT) == 0
+
+
+# README.md
+
+
+@posix
+def test_the_readme_shows_what_the_programs_print(start_server):
+    def general(text):
+        return sorted(re.sub(r"\d\.\d\d s|\b\d{4,5}\b", "N", text).splitlines())
+
+    def watch(script, clients):
+        server = start_server()
+        result = run(script, "--port", server.port)
+        for _ in range(clients):
+            expect(server, "Connection closed")
+        stop(server)
+        expect(server, "Stopping")
+        return [general(result.stdout), general("".join(server.seen))]
+
+    readme = (HERE / "README.md").read_text(encoding="utf-8")
+    shown = [
+        general(text) for text in re.findall(r"```text\n(.*?)```", readme, re.DOTALL)
+    ]
+    printed = watch("client.py", 1) + watch("multi_client.py", 5)
+    assert shown[:3] == printed[:3]
+    assert set(shown[3]) - {"..."} < set(printed[3])
