@@ -16,7 +16,7 @@ TIMEOUT = 10  # seconds of silence after which the server counts as lost
 
 
 def receive_exactly(client_socket, size):
-    """Return the next `size` bytes; ConnectionError if the server closes before that."""
+    """Return the next `size` bytes; ConnectionError if the server closes earlier."""
     received = b""
     while len(received) < size:  # TCP keeps no messages: one recv() may bring a part
         data = client_socket.recv(size - len(received))
@@ -50,7 +50,7 @@ def main():
     except ConnectionRefusedError:
         sys.exit(f"Nobody listens on {server} (start server.py first)")
     except (OSError, OverflowError, TypeError) as error:  # no server, port or host name
-        advice = "is it server.py? check --host and --port, or try a longer --timeout"
+        advice = "check --host, --port and --timeout, and what the server printed"
         sys.exit(f"No echo from {server}: {error} ({advice})")
     # !r shows line breaks and terminal codes from the network instead of obeying them.
     print(f"Server responded: {response.decode('utf-8', errors='replace')!r}")

@@ -25,7 +25,7 @@ TIMEOUT = 10  # seconds of silence after which the server counts as lost
 FEWER = "try fewer --clients or a higher limit: see ulimit -a"
 ADVICE = {  # what to do about an error of this kind
     ConnectionRefusedError: "start server.py first",
-    socket.timeout: "the server was silent; if it is only slow, try a longer --timeout",
+    socket.timeout: "see what the server printed; if only slow, try a longer --timeout",
     OSError: f"check --host, or {FEWER}",  # no file descriptor, port or way was left
 }
 
@@ -46,7 +46,7 @@ def log(message):
 
 
 def receive_exactly(client_socket, size):
-    """Return the next `size` bytes; ConnectionError if the server closes before that."""
+    """Return the next `size` bytes; ConnectionError if the server closes earlier."""
     received = b""
     while len(received) < size:  # TCP keeps no messages: one recv() may bring a part
         data = client_socket.recv(size - len(received))

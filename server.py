@@ -83,7 +83,7 @@ def serve(server_socket):
         try:
             client_socket, addr = server_socket.accept()
             told = False
-        except socket.timeout:  # noqa: UP041 (nobody came; Python 3.8 has no other name)
+        except socket.timeout:  # noqa: UP041 (nobody came; 3.8 has no other name)
             continue
         except OSError as error:  # such as no file descriptor left: wait for one
             if not told:

@@ -749,7 +749,7 @@ def test_silence_later_on_is_noticed():
     with fake_server(fall_silent) as port:
         options = ["--timeout", 0.3, "--delay", 0]
         result = run("multi_client.py", "--port", port, *options)
-    fails(result, "5 of 5 clients failed, first Client", "silent")
+    fails(result, "5 of 5 clients failed, first Client", "try a longer --timeout")
     assert "All 5 clients were being served at the same time." in result.stdout
 
 
