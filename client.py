@@ -9,6 +9,7 @@ import argparse
 import signal
 import socket
 import sys
+from os import fsencode
 
 HOST = "localhost"  # where server.py listens if it is not told otherwise
 PORT = 8080  # likewise
@@ -18,7 +19,8 @@ TIMEOUT = 10  # seconds of silence after which the server counts as lost
 def receive_exactly(client_socket, size):
     """Return the next `size` bytes; ConnectionError if the server closes earlier."""
     received = b""
-    while len(received) < size:  # TCP keeps no messages: one recv() may bring a part
+    # TCP keeps no messages: one recv() may bring a part of what one sendall() sent.
+    while len(received) < size:
         data = client_socket.recv(size - len(received))
         if not data:
             raise ConnectionError(f"closed after {len(received)} of {size} bytes")
@@ -33,25 +35,21 @@ def main():
     parser.add_argument("--host", default=HOST, help="of the server (%(default)s)")
     parser.add_argument("--port", default=PORT, type=int, help="(%(default)s)")
     parser.add_argument("--timeout", default=TIMEOUT, type=float, help="seconds")
-    parser.add_argument("message", default="Hello, Server!", nargs="?")
+    parser.add_argument("message", default="Hello, Server!", type=fsencode, nargs="?")
     args = parser.parse_args()
-    if not 0 < args.timeout < 1e6:
-        parser.error("--timeout must be above 0 and below a million seconds")
-    sys.stdout.reconfigure(errors="backslashreplace")  # for terminals without é or 你
-
-    message = args.message.encode("utf-8", errors="surrogateescape")  # as it was typed
-    server = f"{args.host}:{args.port}"
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as client_socket:
-            client_socket.settimeout(args.timeout)
+            client_socket.settimeout(args.timeout or -1)  # 0 would mean: never wait
             client_socket.connect((args.host, args.port))
-            client_socket.sendall(message)
-            response = receive_exactly(client_socket, len(message))
+            client_socket.sendall(args.message)
+            response = receive_exactly(client_socket, len(args.message))
     except ConnectionRefusedError:
-        sys.exit(f"Nobody listens on {server} (start server.py first)")
-    except (OSError, OverflowError, TypeError) as error:  # no server, port or host name
+        sys.exit(f"Nobody listens on {args.host}:{args.port} (start server.py first)")
+    except (OSError, OverflowError, TypeError, ValueError) as error:
         advice = "check --host, --port and --timeout, and what the server printed"
-        sys.exit(f"No echo from {server}: {error} ({advice})")
+        sys.exit(f"No echo from {args.host}:{args.port}: {error} ({advice})")
+    if hasattr(sys.stdout, "reconfigure"):  # not so in IDLE, which can show all letters
+        sys.stdout.reconfigure(errors="backslashreplace")
     # !r shows line breaks and terminal codes from the network instead of obeying them.
     print(f"Server responded: {response.decode('utf-8', errors='replace')!r}")
 

@@ -1,54 +1,41 @@
-"""Many echo clients at once: they prove that server.py serves them at the same time.
+"""Many echo clients at once, and a picture of when server.py served each of them.
 
     python multi_client.py [--clients N] [--messages N] [--delay SECONDS]
                            [--host HOST] [--port PORT] [--timeout SECONDS]
 
-Start server.py in another terminal first. You will see the lines of the clients
-alternate, and at the end how long they took together, and how long added up.
+Start server.py in another terminal first. You will see a bar for each client, from left
+to right as time goes by: a server with a thread per client serves all of them at once.
 """
 
 import argparse
-import contextlib
-import os
 import signal
 import socket
 import sys
 import threading
 import time
+from bisect import bisect_left
 
-HOST = "localhost"  # where server.py listens if it is not told otherwise
-PORT = 8080  # likewise
-CLIENTS = 5  # few enough to follow each of them on the screen
-MESSAGES = 3  # from each client
-DELAY = 0.5  # seconds between the messages of a client: time for the eye to follow
-TIMEOUT = 10  # seconds of silence after which the server counts as lost
-FEWER = "try fewer --clients or a higher limit: see ulimit -a"
-ADVICE = {  # what to do about an error of this kind
-    ConnectionRefusedError: "start server.py first",
-    socket.timeout: "see what the server printed; if only slow, try a longer --timeout",
-    OSError: f"check --host, or {FEWER}",  # no file descriptor, port or way was left
+OPTIONS = {  # the value where none is given, and what it is for
+    "--host": ("localhost", "where server.py listens (%(default)s)"),
+    "--port": (8080, "likewise (%(default)s)"),
+    "--clients": (5, "how many: enough to see a pattern (%(default)s)"),
+    "--messages": (3, "from each client, one after another (%(default)s)"),
+    "--delay": (0.5, "seconds between the messages of a client (%(default)s)"),
+    "--timeout": (10.0, "seconds of silence until it gives up (%(default)s)"),
 }
+ROWS = 20  # clients that are drawn, so that all fits into a terminal of 24 rows
+WIDTH = 68  # columns of a bar; with the name before it, that makes 79 at most
+TIPS = {ConnectionRefusedError: "start server.py first"}
+TIP = "check --host, --port, --timeout, what the server printed; or try fewer --clients"
 
-# All threads append to these lists. append() is one step, so no lock is needed.
-echo_times = []  # seconds that each echo took
-served = []  # names of the clients that had an echo when all met
-failures = []  # name and error of each client that failed
-log_lock = threading.Lock()  # all threads share one terminal: one line at a time
-
-
-def log(message):
-    """Print one whole line that begins with the name of the thread that speaks."""
-    with log_lock:
-        try:
-            print(f"[{threading.current_thread().name}] {message}", flush=True)
-        except OSError:  # nobody reads any more (`| head`): go on, print to nowhere
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+failed = []  # a line for each client that failed; append() is one step, safe in threads
 
 
 def receive_exactly(client_socket, size):
     """Return the next `size` bytes; ConnectionError if the server closes earlier."""
     received = b""
-    while len(received) < size:  # TCP keeps no messages: one recv() may bring a part
+    # TCP keeps no messages: one recv() may bring a part of what one sendall() sent.
+    while len(received) < size:
         data = client_socket.recv(size - len(received))
         if not data:
             raise ConnectionError(f"closed after {len(received)} of {size} bytes")
@@ -56,108 +43,76 @@ def receive_exactly(client_socket, size):
     return received
 
 
-def run_client(address, args, meeting):
-    """Be one client: send every message, check every echo; runs in its own thread."""
-    name = threading.current_thread().name
-    started = time.perf_counter()
+def run_client(args, name, times):
+    """Be one client: send every message, check its echo and note the time (seconds)."""
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as client_socket:
             client_socket.settimeout(args.timeout)
-            client_socket.connect(address)
-            log(f"connected from port {client_socket.getsockname()[1]}")
+            client_socket.connect((args.host, args.port))
             for number in range(1, args.messages + 1):
+                time.sleep(args.delay if number > 1 else 0)
                 message = f"{name}, message {number}".encode()
                 client_socket.sendall(message)
                 response = receive_exactly(client_socket, len(message))
                 if response != message:
                     raise ValueError(f"sent {message!r}, received {response!r}")
-                echo_times.append(time.perf_counter() - started)
-                log(f"message {number} came back")
-                if number == 1:
-                    # To be connected proves nothing: the system connects clients before
-                    # the server accepts them. An echo is proof, so all meet here.
-                    if not meeting.broken:
-                        served.append(name)
-                    meeting.wait()
-                started = time.perf_counter()  # waiting for others is not our own time
-                if number < args.messages:
-                    time.sleep(args.delay)
-    except threading.BrokenBarrierError:
-        pass  # another client failed to come
-    except (OSError, OverflowError, ValueError) as error:
-        failures.append((name, error))
-        if name not in served:
-            meeting.abort()  # nobody needs to wait for this client
+                times.append(time.perf_counter())
+    except (OSError, OverflowError, TypeError, ValueError) as error:
+        failed.append(f"{name} to {args.host}: {error} ({TIPS.get(type(error), TIP)})")
 
 
-def run_clients(address, args, meeting):
-    """Start all clients, each in a thread of its own, and wait until all have ended."""
-    threads = []
-    for number in range(1, args.clients + 1):
-        thread = threading.Thread(
-            target=run_client, args=(address, args, meeting), name=f"Client {number}"
-        )
-        try:
-            thread.start()  # does not wait: the client runs while the next one starts
-        except RuntimeError as error:  # the system has no thread left
-            meeting.abort()
-            sys.exit(f"Only {number - 1} clients started: {error} ({FEWER})")
-        threads.append(thread)
-    with contextlib.suppress(threading.BrokenBarrierError):
-        meeting.wait()
-        log(f"All {args.clients} clients were being served at the same time.")
-    for thread in threads:
-        thread.join()
+def most_at_once(clients):
+    """Return how many clients, at the most, were being served at the same moment."""
+    # A client is being served from its first to its last echo: both came through one
+    # connection. To be connected proves nothing, for the system connects clients before
+    # the server accepts them.
+    first = sorted(times[1] for times in clients.values() if len(times) > 1)
+    last = sorted(times[-1] for times in clients.values() if len(times) > 1)
+    # At each first echo: as many have begun, less those that have had their last.
+    return max((n - bisect_left(last, at) for n, at in enumerate(first, 1)), default=0)
 
 
-def explain(args, meeting):
-    """Return what went wrong, in one line for each kind of error."""
-    kinds, lines = {}, []
-    for name, error in failures:
-        kinds.setdefault(type(error), []).append(f"{name}: {error}")
-    if meeting.broken and set(kinds) <= {socket.timeout}:
-        count = f"{len(served)} of {args.clients} clients"
-        lines.append(f"The server serves only {count} at a time.")
-    for kind, cases in kinds.items():
-        count = f"{len(cases)} of {args.clients} clients failed"
-        advice = ADVICE.get(kind, "check --port, and what the server printed")
-        lines.append(f"{count}, first {cases[0]} ({advice})")
-    return "\n".join(lines)
+def draw(clients, seconds):
+    """Print a bar for each client, all on the same scale, `seconds` wide."""
+    for name, times in list(clients.items())[:ROWS]:
+        bar = "."
+        for at in times[1:]:
+            column = int((at - times[0]) / seconds * WIDTH)
+            bar = bar[:column].ljust(column, "-" if "o" in bar else ".") + "o"
+        print(f"{name:9} {bar}")
+    print(f"... and {len(clients) - ROWS} more" if len(clients) > ROWS else "")
 
 
 def main():
-    """Read the options, run the clients and say how it went."""
+    """Read the options, run the clients, draw what happened and say how it went."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends all threads at once
     parser = argparse.ArgumentParser(description="Many echo clients at once.")
-    option = parser.add_argument
-    option("--host", default=HOST, help="of the server (%(default)s)")
-    option("--port", default=PORT, type=int, help="of the server (%(default)s)")
-    option("--clients", default=CLIENTS, type=int, help="how many (%(default)s)")
-    option("--messages", default=MESSAGES, type=int, help="from each (%(default)s)")
-    option("--delay", default=DELAY, type=float, help="seconds (%(default)s)")
-    option("--timeout", default=TIMEOUT, type=float, help="seconds (%(default)s)")
+    for name, (value, text) in OPTIONS.items():
+        parser.add_argument(name, default=value, type=type(value), help=text)
     args = parser.parse_args()
-    if args.clients < 1 or args.messages < 1:
-        parser.error("--clients and --messages must be at least 1")
-    if not (0 <= args.delay < 1e6 and 0 < args.timeout < 1e6):
-        parser.error("--delay and --timeout must be seconds, --timeout more than 0")
-    try:
-        address = (socket.gethostbyname(args.host), args.port)  # look it up only once
-    except (OSError, UnicodeError) as error:
-        sys.exit(f"Cannot find {args.host}: {error} (check --host)")
-    # Python 3.8 on Linux takes a file descriptor when its first thread ends, and aborts
-    # if none is left. So let a thread that does nothing end while there are some.
-    threading.Thread().start()
-    meeting = threading.Barrier(args.clients + 1, timeout=args.timeout)  # and ourselves
-    started = time.perf_counter()
-    run_clients(address, args, meeting)
-    took = time.perf_counter() - started
-    if failures or meeting.broken:
-        sys.exit(explain(args, meeting))
-    log(
-        f"{args.clients} clients, {len(echo_times)} echoes, 0 errors, in {took:.2f} s; "
-        f"the clients' own times add up to {sum(echo_times):.2f} s."
-    )
+    if not all([args.clients > 0, args.messages > 0, args.delay >= 0, args.timeout > 0]):
+        parser.error("--clients, --messages, --timeout: above 0; --delay: 0 or more")
+    print(f"Clients: {args.clients} (. waits, o echo, - is served) ...", flush=True)
+    clients = {f"Client {n}": [time.perf_counter()] for n in range(1, args.clients + 1)}
+    threads = []
+    for name, times in clients.items():
+        thread = threading.Thread(target=run_client, args=(args, name, times))
+        try:
+            thread.start()  # does not wait: this client runs while the next one starts
+            threads.append(thread)
+        except RuntimeError as error:  # the system has no thread left
+            failed.append(f"{name}: {error} ({TIP})")
+    for thread in threads:
+        thread.join()
+    took = time.perf_counter() - clients["Client 1"][0]
+    draw(clients, took)
+    echoes = sum(len(times) - 1 for times in clients.values())
+    most = most_at_once(clients)
+    if args.messages > 1:  # one echo alone takes no time that others could share
+        print(f"Served at the same time: {most} of {args.clients} clients")
+    print(f"{args.clients} clients, {echoes} echoes, {len(failed)} errors, {took:.2f}s")
+    if failed:
+        sys.exit(f"{len(failed)} of {args.clients} clients failed, first {failed[0]}")
 
 
 if __name__ == "__main__":

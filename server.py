@@ -3,8 +3,7 @@
     python server.py [--host HOST] [--port PORT]
 
 Run client.py or multi_client.py in a second terminal and watch this one. Each line
-begins with the name of the thread that speaks: the main thread accepts the clients,
-and each client's thread is named after that client's address. Ctrl-C stops the server.
+begins with the thread that speaks; a client's thread is named after its address.
 """
 
 import argparse
@@ -18,40 +17,43 @@ import time
 
 HOST = "localhost"  # this computer alone; 0.0.0.0 would let the whole network in
 PORT = 8080  # free on most computers; ports below 1024 often need special rights
-BACKLOG = 1024  # clients that may queue for accept(); no limit on clients being served
-BUFFER_SIZE = 32768  # bytes for one recv(): half is slower in bulk, double is no faster
-ACCEPT_TIMEOUT = 1  # seconds: on Windows, Ctrl-C has to wait until accept() returns
-RETRY_PAUSE = 0.1  # seconds: where accept() fails, trying without rest burns the CPU
+BACKLOG = 1024  # clients that may queue for accept(); no limit on those being served
+BUFFER_SIZE = 32768  # bytes that one recv() brings at most
+SHOWN = 60  # bytes of them that the log shows, so that nobody can flood the terminal
+ACCEPT_TIMEOUT = 0.1  # seconds: how long Ctrl-C may have to wait for accept()
+RETRY_PAUSE = 1  # seconds until the next try when the system cannot accept anybody
 
-clients = set()  # the sockets being served, so that Ctrl-C can end them
+clients = set()  # the sockets of all clients being served, to be shut down at the end
+stopping = threading.Event()  # set once Ctrl-C was pressed
 log_lock = threading.Lock()  # all threads share one terminal: one line at a time
 
 
 def log(message):
-    """Print one whole line that begins with the name of the thread that speaks."""
+    """Print one line that begins with the name of the thread that speaks."""
     with log_lock:
         try:
             print(f"[{threading.current_thread().name}] {message}", flush=True)
-        except OSError:  # nobody reads any more (`| head`): go on, print to nowhere
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except OSError:
+            sys.stdout = None  # nobody reads any more; print() now does nothing
 
 
 def handle_client(client_socket):
     """Echo what one client sends until it stops; runs in that client's own thread."""
     try:
-        with client_socket:  # closes it, whatever happens
-            # Send at once: else the system holds back the end of a long echo for 40 ms.
+        with client_socket:
+            # Send each echo at once; the system would hold back the end of a long one.
             client_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             while True:
-                data = client_socket.recv(BUFFER_SIZE)  # waits until something comes
+                data = client_socket.recv(BUFFER_SIZE)
                 if not data:
-                    break  # empty means that the client will send no more
-                # Text only for the eye: bytes that are no text must not stop the echo,
-                # and !r shows line breaks and terminal codes instead of obeying them.
-                log(f"Received: {data.decode('utf-8', errors='replace')!r}")
-                client_socket.sendall(data)  # waits while the client is slow to read
+                    break  # the client will send no more
+                client_socket.sendall(data)
+                # Text is only for the eye, after the bytes went back as they came. They
+                # need not be text, and !r shows terminal codes instead of obeying them.
+                text = data[:SHOWN].decode("utf-8", errors="replace")
+                log(f"Received {len(data)} bytes: {text!r}")
         log("Connection closed")
-    except OSError as error:  # the client reset the connection, or vanished
+    except OSError as error:
         log(f"Connection lost: {error}")
     finally:
         clients.discard(client_socket)
@@ -61,47 +63,51 @@ def create_server_socket(host, port):
     """Return a TCP socket that listens on host and port; exit if there can be none."""
     server_socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)  # IPv4, TCP
     try:
-        if os.name == "posix":  # restart at once, though old connections still linger;
-            # on Windows the same option would let two servers take the same port
+        # Without this option, the port of a server that has just ended stays taken for
+        # a minute. On Windows it does not, and two servers could share the port.
+        if os.name != "nt":
             server_socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         server_socket.bind((host, port))
         server_socket.listen(BACKLOG)
-        server_socket.settimeout(ACCEPT_TIMEOUT)  # for accept(); clients have no limit
+        server_socket.settimeout(ACCEPT_TIMEOUT)
         return server_socket
-    except (OSError, OverflowError, TypeError) as error:  # taken, too high, no name
+    except (OSError, OverflowError, TypeError, UnicodeError) as error:
         server_socket.close()
-        advice = "try another --port (0 takes any free one) or --host"
-        sys.exit(f"Cannot listen on {host}:{port}: {error} ({advice})")
+        sys.exit(f"Cannot listen on {host}:{port}: {error} (try another --port/--host)")
 
 
 def serve(server_socket):
-    """Accept clients for ever and start a thread for each."""
+    """Accept clients and start a thread for each, until Ctrl-C is pressed."""
     port = server_socket.getsockname()[1]  # the real one, also where 0 was asked for
     log(f"Server listening on port {port}... (Ctrl-C to stop)")
-    told = False
-    while True:
+    while not stopping.is_set():
         try:
+            # accept() returns a new socket for each client; server_socket only listens.
             client_socket, addr = server_socket.accept()
-            told = False
-        except socket.timeout:  # noqa: UP041 (nobody came; 3.8 has no other name)
-            continue
-        except OSError as error:  # such as no file descriptor left: wait for one
-            if not told:
-                log(f"Cannot accept clients for now: {error}")
-            told = True
+        except (socket.timeout, ConnectionError):
+            continue  # nobody came, or whoever came has left again
+        except OSError as error:
+            log(f"Cannot accept clients for now: {error}")
             time.sleep(RETRY_PAUSE)
             continue
         log(f"Accepted connection from {addr}")
-        clients.add(client_socket)  # before the start: Ctrl-C must not miss it
-        client_thread = threading.Thread(
-            target=handle_client, args=(client_socket,), name=f"{addr[0]}:{addr[1]}"
-        )
+        clients.add(client_socket)
+        client_thread = threading.Thread(target=handle_client, args=(client_socket,))
+        client_thread.name = f"{addr[0]}:{addr[1]}"
         try:
             client_thread.start()  # run() instead would serve one client at a time
-        except RuntimeError as error:  # the system has no thread left
+        except RuntimeError as error:
             clients.discard(client_socket)
             client_socket.close()
             log(f"Connection from {addr} closed: {error}")
+
+
+def stop(signal_number, frame):
+    """Note that Ctrl-C was pressed; a second Ctrl-C ends the server at once."""
+    # To end by an exception would not be safe: it could come just after log_lock was
+    # taken, leave it locked, and make every other thread wait for ever.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    stopping.set()
 
 
 def main():
@@ -110,19 +116,19 @@ def main():
     parser.add_argument("--host", default=HOST, help="listen here (%(default)s)")
     parser.add_argument("--port", default=PORT, type=int, help="0: any (%(default)s)")
     args = parser.parse_args()
-    sys.stdout.reconfigure(errors="backslashreplace")  # for terminals without é or 你
-    server_socket = create_server_socket(args.host, args.port)
-    try:
+    if hasattr(sys.stdout, "reconfigure"):  # not so in IDLE, which can show all letters
+        sys.stdout.reconfigure(errors="backslashreplace")
+    signal.signal(signal.SIGINT, stop)
+    with create_server_socket(args.host, args.port) as server_socket:
         serve(server_socket)
-    except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second Ctrl-C ends all at once
-        log(f"Stopping, {len(clients)} clients connected")
-        server_socket.close()
-        # Threads take their sockets out of the set meanwhile. add, discard and copy are
-        # one step each, so no lock is needed; a loop over the set itself would break.
-        for client_socket in clients.copy():
-            with contextlib.suppress(OSError):  # closed already
-                client_socket.shutdown(socket.SHUT_RDWR)  # ends its recv() or sendall()
+    log(f"Stopping, clients connected: {len(clients)}")
+    # Python ends when all threads have ended. A recv() that waits returns empty after a
+    # shutdown(), as if the client had said goodbye, so each thread comes to its end.
+    for client_socket in clients.copy():
+        with contextlib.suppress(OSError):
+            client_socket.shutdown(socket.SHUT_RDWR)
+            if os.name == "nt":
+                client_socket.close()  # on Windows only this wakes a recv()
 
 
 if __name__ == "__main__":
