@@ -90,7 +90,7 @@ def main():
     for name, (value, text) in OPTIONS.items():
         parser.add_argument(name, default=value, type=type(value), help=text)
     args = parser.parse_args()
-    if not all([args.clients > 0, args.messages > 0, args.delay >= 0, args.timeout > 0]):
+    if min(args.clients, args.messages) < 1 or not args.timeout > 0 or args.delay < 0:
         parser.error("--clients, --messages, --timeout: above 0; --delay: 0 or more")
     print(f"Clients: {args.clients} (. waits, o echo, - is served) ...", flush=True)
     clients = {f"Client {n}": [time.perf_counter()] for n in range(1, args.clients + 1)}
