@@ -28,7 +28,7 @@ WIDTH = 68  # columns of a bar; with the name before it, that makes 79 at most
 TIPS = {ConnectionRefusedError: "start server.py first"}
 TIP = "check --host, --port, --timeout, what the server printed; or try fewer --clients"
 
-failed = []  # a line for each client that failed; append() is one step, safe in threads
+failed = []  # why each client failed; append() is one step, so threads need no lock
 
 
 def receive_exactly(client_socket, size):
@@ -43,12 +43,12 @@ def receive_exactly(client_socket, size):
     return received
 
 
-def run_client(args, name, times):
+def run_client(address, args, name, times):
     """Be one client: send every message, check its echo and note the time (seconds)."""
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as client_socket:
             client_socket.settimeout(args.timeout)
-            client_socket.connect((args.host, args.port))
+            client_socket.connect(address)
             for number in range(1, args.messages + 1):
                 time.sleep(args.delay if number > 1 else 0)
                 message = f"{name}, message {number}".encode()
@@ -57,11 +57,11 @@ def run_client(args, name, times):
                 if response != message:
                     raise ValueError(f"sent {message!r}, received {response!r}")
                 times.append(time.perf_counter())
-    except (OSError, OverflowError, TypeError, ValueError) as error:
+    except (OSError, OverflowError, ValueError) as error:
         failed.append(f"{name} to {args.host}: {error} ({TIPS.get(type(error), TIP)})")
 
 
-def most_at_once(clients):
+def at_once(clients):
     """Return how many clients, at the most, were being served at the same moment."""
     # A client is being served from its first to its last echo: both came through one
     # connection. To be connected proves nothing, for the system connects clients before
@@ -73,8 +73,8 @@ def most_at_once(clients):
 
 
 def draw(clients, seconds):
-    """Print a bar for each client, all on the same scale, `seconds` wide."""
-    for name, times in list(clients.items())[:ROWS]:
+    """Print a bar for each (name, times) of clients, all on the same scale."""
+    for name, times in clients[:ROWS]:
         bar = "."
         for at in times[1:]:
             column = int((at - times[0]) / seconds * WIDTH)
@@ -95,24 +95,25 @@ def main():
     print(f"Clients: {args.clients} (. waits, o echo, - is served) ...", flush=True)
     clients = {f"Client {n}": [time.perf_counter()] for n in range(1, args.clients + 1)}
     threads = []
-    for name, times in clients.items():
-        thread = threading.Thread(target=run_client, args=(args, name, times))
-        try:
+    try:
+        address = (socket.gethostbyname(args.host), args.port)
+        for client in clients.items():
+            thread = threading.Thread(target=run_client, args=(address, args, *client))
             thread.start()  # does not wait: this client runs while the next one starts
             threads.append(thread)
-        except RuntimeError as error:  # the system has no thread left
-            failed.append(f"{name}: {error} ({TIP})")
+    except (OSError, UnicodeError, RuntimeError) as error:  # no such host, or no thread
+        failed.append(f"Client {len(threads) + 1} to {args.host}: {error} ({TIP})")
     for thread in threads:
         thread.join()
     took = time.perf_counter() - clients["Client 1"][0]
-    draw(clients, took)
+    # From the first that was served to the last, and then those that never were.
+    draw(sorted(clients.items(), key=lambda client: client[1][1:] or [1e99]), took)
+    print(f"Seen served at the same time: {at_once(clients)} of {args.clients} clients")
     echoes = sum(len(times) - 1 for times in clients.values())
-    most = most_at_once(clients)
-    if args.messages > 1:  # one echo alone takes no time that others could share
-        print(f"Served at the same time: {most} of {args.clients} clients")
-    print(f"{args.clients} clients, {echoes} echoes, {len(failed)} errors, {took:.2f}s")
+    errors = sum(len(times) <= args.messages for times in clients.values())
+    print(f"{args.clients} clients, {echoes} echoes, {errors} errors, {took:.2f}s")
     if failed:
-        sys.exit(f"{len(failed)} of {args.clients} clients failed, first {failed[0]}")
+        sys.exit(f"{errors} of {args.clients} clients failed, first {failed[0]}")
 
 
 if __name__ == "__main__":

@@ -226,7 +226,7 @@ def test_it_serves_many_though_nobody_reads_its_output(start):
     with open(reader) as output:
         port = re.search(r"port (\d+)", output.readline())[1]
     text = succeeds(start(*MANY, port, "--messages", 1, "--delay", 60))
-    assert "... and 40 more\n60 clients, 60 echoes, 0 errors" in text
+    assert re.search(r"\.\.\. and 40 more\n.*\n60 clients, 60 echoes, 0 errors", text)
     assert (stop(server), printed(server)) == (0, "")
 
 
@@ -269,7 +269,7 @@ def test_out_of_threads_it_turns_the_client_away(start_server, connect):
 
 @linux
 def test_too_few_descriptors_or_threads_for_all_clients_are_said(start, server):
-    for limits, lack in [(FEW_FILES, "Too many open files"), (FEW_THREADS, "can't st")]:
+    for limits, lack in [(FEW_FILES, "Too many open files"), (FEW_THREADS, "can't")]:
         failed = f"(?!60)[0-9]+ of 60 clients failed, .*{lack}.*fewer --clients"
         fails(start(*MANY, server.port, limits=limits), failed)
 
@@ -319,14 +319,13 @@ def test_the_picture_shows_who_was_served_when(start, start_server, most, change
     server = start_server(changes=changes)
     clients = start("multi_client.py", "--port", server.port, "--delay", 0.12)
     _, *bars, _, served, summary = succeeds(clients).splitlines()
-    assert served == f"Served at the same time: {most} of 5 clients"
+    assert served == f"Seen served at the same time: {most} of 5 clients"
     assert re.fullmatch(r"5 clients, 15 echoes, 0 errors, \d\.\d\ds", summary)
-    for number, bar in enumerate(bars, 1):
-        assert re.fullmatch(rf"Client {number}  \.*o-+o-+o", bar) and len(bar) < 80
+    for bar in bars:
+        assert re.fullmatch(r"Client [1-5]  \.*o-+o-+o", bar) and len(bar) < 80
     # Who is not among the first is served when another client has had its last echo.
-    spans = sorted((bar.index("o"), len(bar) - 1) for bar in bars)
-    for (begin, _), (_, end) in zip(spans[most:], spans):
-        assert abs(begin - end) <= 6
+    for before, after in zip(bars, bars[most:]):
+        assert abs(len(before) - after.index("o")) <= 6
 
 
 @pytest.mark.parametrize("instead, error", FAULTS, ids=["end", "reset", "silence"])
@@ -394,7 +393,7 @@ def test_a_number_that_cannot_be_is_said_and_that_nobody_listens(start):
     for option in ["--clients=0", "--messages=0", "--delay=-1", "--timeout=nan"]:
         error = "(?s:.*)error: .*" + option.split("=")[0]
         fails(start("multi_client.py", option), error, status=2)
-    for value in [0, -1, "nan", "inf"]:
+    for value in [0, -1, "nan"]:
         fails(start("client.py", f"--timeout={value}"), "--timeout")
     advice = ".*start server.py first"
     fails(start("client.py", "--port", NOBODY), f"Nobody listens on .*{advice}")
