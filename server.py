@@ -95,7 +95,7 @@ def serve(server_socket):
         client_thread = threading.Thread(target=handle_client, args=(client_socket,))
         client_thread.name = f"{addr[0]}:{addr[1]}"
         try:
-            client_thread.start()  # run() instead would serve one client at a time
+            client_thread.start()  # run() would serve one client at a time
         except RuntimeError as error:
             clients.discard(client_socket)
             client_socket.close()
