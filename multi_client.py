@@ -90,7 +90,7 @@ def main():
     for name, (value, text) in OPTIONS.items():
         parser.add_argument(name, default=value, type=type(value), help=text)
     args = parser.parse_args()
-    if min(args.clients, args.messages) < 1 or not args.timeout > 0 or args.delay < 0:
+    if not (min(args.clients, args.messages) > 0 and args.timeout > 0 <= args.delay):
         parser.error("--clients, --messages, --timeout: above 0; --delay: 0 or more")
     print(f"Clients: {args.clients} (. waits, o echo, - is served) ...", flush=True)
     clients = {f"Client {n}": [time.perf_counter()] for n in range(1, args.clients + 1)}
@@ -102,18 +102,18 @@ def main():
             thread.start()  # does not wait: this client runs while the next one starts
             threads.append(thread)
     except (OSError, UnicodeError, RuntimeError) as error:  # no such host, or no thread
-        failed.append(f"Client {len(threads) + 1} to {args.host}: {error} ({TIP})")
+        failed.extend([f"{args.host}: {error} ({TIP})"] * (args.clients - len(threads)))
     for thread in threads:
         thread.join()
     took = time.perf_counter() - clients["Client 1"][0]
     # From the first that was served to the last, and then those that never were.
     draw(sorted(clients.items(), key=lambda client: client[1][1:] or [1e99]), took)
-    print(f"Seen served at the same time: {at_once(clients)} of {args.clients} clients")
+    if args.messages > 1:  # one echo alone takes no time that others could share
+        print(f"Served at the same time: {at_once(clients)} of {args.clients} clients")
     echoes = sum(len(times) - 1 for times in clients.values())
-    errors = sum(len(times) <= args.messages for times in clients.values())
-    print(f"{args.clients} clients, {echoes} echoes, {errors} errors, {took:.2f}s")
+    print(f"{args.clients} clients, {echoes} echoes, {len(failed)} errors, {took:.2f}s")
     if failed:
-        sys.exit(f"{errors} of {args.clients} clients failed, first {failed[0]}")
+        sys.exit(f"{len(failed)} of {args.clients} clients failed, first {failed[0]}")
 
 
 if __name__ == "__main__":

@@ -34,14 +34,14 @@ def log(message):
         try:
             print(f"[{threading.current_thread().name}] {message}", flush=True)
         except OSError:
-            sys.stdout = None  # nobody reads any more; print() now does nothing
+            sys.stdout = None  # nobody gets it any more: print() now does nothing
 
 
 def handle_client(client_socket):
     """Echo what one client sends until it stops; runs in that client's own thread."""
     try:
         with client_socket:
-            # Send each echo at once; the system would hold back the end of a long one.
+            # Send all at once; to save packets, the system would hold back the end.
             client_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             while True:
                 data = client_socket.recv(BUFFER_SIZE)
