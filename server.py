@@ -84,7 +84,7 @@ def serve(server_socket):
         try:
             # accept() returns a new socket for each client; server_socket only listens.
             client_socket, addr = server_socket.accept()
-        except (socket.timeout, ConnectionError):
+        except (socket.timeout, BlockingIOError, ConnectionError):
             continue  # nobody came, or whoever came has left again
         except OSError as error:
             log(f"Cannot accept clients for now: {error}")
