@@ -23,8 +23,8 @@ OPTIONS = {  # the value where none is given, and what it is for
     "--delay": (0.5, "seconds between the messages of a client (%(default)s)"),
     "--timeout": (10.0, "seconds of silence until it gives up (%(default)s)"),
 }
-ROWS = 20  # clients that are drawn, so that all fits into a terminal of 24 rows
-WIDTH = 68  # columns of a bar; with the name before it, that makes 79 at most
+ROWS = 20  # clients that are drawn: as many as a small terminal shows
+WIDTH = 68  # columns of a bar, which with the name before it makes 79 at most
 TIPS = {ConnectionRefusedError: "start server.py first"}
 TIP = "check --host, --port, --timeout, what the server printed; or try fewer --clients"
 
