@@ -1,6 +1,6 @@
-"""An echo client: it sends one message to server.py and prints what comes back.
+"""An echo client: it sends a message to server.py and prints what comes back.
 
-    python client.py [--host HOST] [--port PORT] [--timeout SECONDS] [MESSAGE]
+    python client.py [--host HOST] [--port PORT] [MESSAGE ...]
 
 Start server.py in another terminal first. You will see: Server responded: '...'
 """
@@ -9,17 +9,26 @@ import argparse
 import signal
 import socket
 import sys
-from os import fsencode
 
-HOST = "localhost"  # where server.py listens if it is not told otherwise
-PORT = 8080  # likewise
-TIMEOUT = 10  # seconds of silence after which the server counts as lost
+HOST = "localhost"  # where server.py listens unless told otherwise
+PORT = 8080  # the port on which server.py listens unless told otherwise
+TIMEOUT = 10  # seconds that each call on the socket may block
+MESSAGE = "Hello, Server!"
+
+
+def get_echo(host, port, message):
+    """Send a message (bytes) and return its echo (bytes); OSError if none comes."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as client_socket:
+        client_socket.settimeout(TIMEOUT)
+        client_socket.connect((host, port))
+        client_socket.sendall(message)
+        return receive_exactly(client_socket, len(message))
 
 
 def receive_exactly(client_socket, size):
     """Return the next `size` bytes; ConnectionError if the server closes earlier."""
     received = b""
-    # TCP keeps no messages: one recv() may bring a part of what one sendall() sent.
+    # TCP is a stream of bytes, without message boundaries: a recv() may return a part.
     while len(received) < size:
         data = client_socket.recv(size - len(received))
         if not data:
@@ -29,29 +38,33 @@ def receive_exactly(client_socket, size):
 
 
 def main():
-    """Send the message, wait for its echo and print it; exit if none comes."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once, quietly
-    parser = argparse.ArgumentParser(description="Echo client for server.py.")
-    parser.add_argument("--host", default=HOST, help="of the server (%(default)s)")
-    parser.add_argument("--port", default=PORT, type=int, help="(%(default)s)")
-    parser.add_argument("--timeout", default=TIMEOUT, type=float, help="seconds")
-    parser.add_argument("message", default="Hello, Server!", type=fsencode, nargs="?")
+    """Send the message from the command line; print its echo, or why there is none."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback on Ctrl-C
+    parser = argparse.ArgumentParser(
+        description="Echo client for server.py.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--host", default=HOST, help="address of the server")
+    parser.add_argument("--port", default=PORT, type=int, help="port of the server")
+    parser.add_argument("message", default=[MESSAGE], nargs="*", help="text to send")
     args = parser.parse_args()
     try:
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as client_socket:
-            client_socket.settimeout(args.timeout or -1)  # 0 would mean: never wait
-            client_socket.connect((args.host, args.port))
-            client_socket.sendall(args.message)
-            response = receive_exactly(client_socket, len(args.message))
+        message = " ".join(args.message).encode()  # sockets send bytes, not text
+    except UnicodeEncodeError as error:
+        sys.exit(f"Cannot encode the message: {error} (use other characters)")
+    server = f"{args.host}:{args.port}"
+    try:
+        response = get_echo(args.host, args.port, message)
     except ConnectionRefusedError:
-        sys.exit(f"Nobody listens on {args.host}:{args.port} (start server.py first)")
-    except (OSError, OverflowError, TypeError, ValueError) as error:
-        advice = "check --host, --port and --timeout, and what the server printed"
-        sys.exit(f"No echo from {args.host}:{args.port}: {error} ({advice})")
-    if hasattr(sys.stdout, "reconfigure"):  # not so in IDLE, which can show all letters
+        sys.exit(f"Nothing is listening on {server} (start server.py first)")
+    except (OSError, OverflowError, TypeError, UnicodeError) as error:
+        advice = "check --host and --port, and what the server printed"
+        sys.exit(f"No echo from {server}: {error} ({advice})")
+    if hasattr(sys.stdout, "reconfigure"):  # IDLE has none, and can show any text
+        # Letters that the terminal lacks are printed as escapes, such as \xe9.
         sys.stdout.reconfigure(errors="backslashreplace")
-    # !r shows line breaks and terminal codes from the network instead of obeying them.
-    print(f"Server responded: {response.decode('utf-8', errors='replace')!r}")
+    text = response.decode("utf-8", errors="replace")  # the server may send any bytes
+    print(f"Server responded: {text!r}")  # !r escapes line breaks and control codes
 
 
 if __name__ == "__main__":
