@@ -1,40 +1,63 @@
-"""Many echo clients at once, and a picture of when server.py served each of them.
+"""Many echo clients at once, and a chart of when server.py answered each of them.
 
     python multi_client.py [--clients N] [--messages N] [--delay SECONDS]
                            [--host HOST] [--port PORT] [--timeout SECONDS]
 
-Start server.py in another terminal first. You will see a bar for each client, from left
-to right as time goes by: a server with a thread per client serves all of them at once.
+Start server.py in another terminal first. In the chart, each client has a row, and time
+runs from left to right: a server with a thread per client serves all of them at once.
 """
 
 import argparse
+import math
 import signal
 import socket
 import sys
 import threading
 import time
-from bisect import bisect_left
 
-OPTIONS = {  # the value where none is given, and what it is for
-    "--host": ("localhost", "where server.py listens (%(default)s)"),
-    "--port": (8080, "likewise (%(default)s)"),
-    "--clients": (5, "how many: enough to see a pattern (%(default)s)"),
-    "--messages": (3, "from each client, one after another (%(default)s)"),
-    "--delay": (0.5, "seconds between the messages of a client (%(default)s)"),
-    "--timeout": (10.0, "seconds of silence until it gives up (%(default)s)"),
-}
-ROWS = 20  # clients that are drawn: as many as a small terminal shows
-WIDTH = 68  # columns of a bar, which with the name before it makes 79 at most
-TIPS = {ConnectionRefusedError: "start server.py first"}
-TIP = "check --host, --port, --timeout, what the server printed; or try fewer --clients"
+HOST = "localhost"  # where server.py listens unless told otherwise
+PORT = 8080  # the port on which server.py listens unless told otherwise
+CLIENTS = 5  # enough to see a pattern
+MESSAGES = 3  # from each client, one after another
+DELAY = 0.5  # seconds from an echo to the next message
+TIMEOUT = 10.0  # seconds that each call on a socket may block
+LONGEST = 86400  # seconds, one day: a longer --delay or --timeout is surely a mistake
+COLUMN = 0.1  # seconds that one column of the chart stands for
+WIDTH = 64  # columns of a long run, in which each stands for more seconds
+ROWS = 16  # clients to draw at most, so that everything fits a terminal of 24 lines
 
-failed = []  # why each client failed; append() is one step, so threads need no lock
+failures = []  # what went wrong; append() is atomic, so the threads need no lock
+
+
+def run_client(name, echo_times, started, address, args):
+    """Be one client: send messages, check their echoes, note their times (seconds)."""
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as client_socket:
+            client_socket.settimeout(args.timeout)
+            client_socket.connect(address)
+            for number in range(1, args.messages + 1):
+                if number > 1:
+                    time.sleep(args.delay)
+                message = f"{name}, message {number}".encode()
+                client_socket.sendall(message)
+                response = receive_exactly(client_socket, len(message))
+                if response != message:
+                    raise ConnectionError(f"sent {message!r}, received {response!r}")
+                echo_times.append(time.perf_counter() - started)
+    except ConnectionRefusedError:
+        server = f"{args.host}:{args.port}"
+        failures.append(
+            f"{name}: nothing is listening on {server} (start server.py first)"
+        )
+    except (OSError, OverflowError) as error:
+        advice = "check --host and --port, and what the server printed"
+        failures.append(f"{name}: {error} ({advice}, or try fewer --clients)")
 
 
 def receive_exactly(client_socket, size):
     """Return the next `size` bytes; ConnectionError if the server closes earlier."""
     received = b""
-    # TCP keeps no messages: one recv() may bring a part of what one sendall() sent.
+    # TCP is a stream of bytes, without message boundaries: a recv() may return a part.
     while len(received) < size:
         data = client_socket.recv(size - len(received))
         if not data:
@@ -43,77 +66,130 @@ def receive_exactly(client_socket, size):
     return received
 
 
-def run_client(address, args, name, times):
-    """Be one client: send every message, check its echo and note the time (seconds)."""
-    try:
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as client_socket:
-            client_socket.settimeout(args.timeout)
-            client_socket.connect(address)
-            for number in range(1, args.messages + 1):
-                time.sleep(args.delay if number > 1 else 0)
-                message = f"{name}, message {number}".encode()
-                client_socket.sendall(message)
-                response = receive_exactly(client_socket, len(message))
-                if response != message:
-                    raise ValueError(f"sent {message!r}, received {response!r}")
-                times.append(time.perf_counter())
-    except (OSError, OverflowError, ValueError) as error:
-        failed.append(f"{name} to {args.host}: {error} ({TIPS.get(type(error), TIP)})")
+def run_clients(started, address, args):
+    """Run all clients at once; return the times of the echoes of each, by its name."""
+    clients = {}
+    threads = []
+    for number in range(1, args.clients + 1):
+        name = f"Client {number}"
+        echo_times = []
+        clients[name] = echo_times
+        thread_args = (name, echo_times, started, address, args)
+        thread = threading.Thread(target=run_client, args=thread_args)
+        try:
+            thread.start()  # returns at once, so the next client starts meanwhile
+            threads.append(thread)
+        except RuntimeError as error:
+            failures.append(f"{name}: {error} (try fewer --clients)")
+    for thread in threads:
+        thread.join()  # blocks until that thread has finished
+    return clients
 
 
-def at_once(clients):
-    """Return how many clients, at the most, were being served at the same moment."""
-    # A client is being served from its first to its last echo: both came through one
-    # connection. To be connected proves nothing, for the system connects clients before
-    # the server accepts them.
-    first = sorted(times[1] for times in clients.values() if len(times) > 1)
-    last = sorted(times[-1] for times in clients.values() if len(times) > 1)
-    # At each first echo: as many have begun, less those that have had their last.
-    return max((n - bisect_left(last, at) for n, at in enumerate(first, 1)), default=0)
+def most_at_once(clients):
+    """Return how many clients, at most, were being served at the same moment."""
+    # A client is being served from its first to its last echo. Being connected proves
+    # nothing: the kernel connects clients before the server accepts them.
+    changes = []
+    for echo_times in clients.values():
+        if echo_times:
+            changes.append((echo_times[0], 1))
+            changes.append((echo_times[-1], -1))
+    served = 0
+    most = 0
+    for _, change in sorted(changes):
+        served += change
+        most = max(most, served)
+    return most
+
+
+def row(echo_times, column, width):
+    """Return a row of the chart: up to `width` columns of `column` seconds each."""
+    if not echo_times:
+        return "." * width  # never served
+    echoes = [int(seconds / column) for seconds in echo_times]
+    marks = ["."] * echoes[0]
+    marks += ["-"] * (echoes[-1] - echoes[0] + 1)
+    for echo in echoes:
+        marks[echo] = "o"
+    return "".join(marks)
 
 
 def draw(clients, seconds):
-    """Print a bar for each (name, times) of clients, all on the same scale."""
-    for name, times in clients[:ROWS]:
-        bar = "."
-        for at in times[1:]:
-            column = int((at - times[0]) / seconds * WIDTH)
-            bar = bar[:column].ljust(column, "-" if "o" in bar else ".") + "o"
-        print(f"{name:9} {bar}")
-    print(f"... and {len(clients) - ROWS} more" if len(clients) > ROWS else "")
+    """Print a chart of a run that took `seconds`, in the order of the first echoes."""
+    column = max(COLUMN, seconds / WIDTH)
+    width = int(seconds / column) + 1
+    served = [name for name in clients if clients[name]]
+    served.sort(key=lambda name: clients[name][0])
+    never_served = [name for name in clients if not clients[name]]
+    names = served + never_served
+    step = math.ceil(len(names) / ROWS)
+    drawn = names[::step]
+    drawn[-1] = names[-1]  # the last one is always seen, because it waited longest
+    for name in drawn:
+        print(f"{name:13} {row(clients[name], column, width)}")
+    print(f". waiting   o echo   - being served   one column: {column:.2g} seconds")
+    if step > 1:
+        print(f"(one client in {step} is drawn)")
+    print()
+
+
+def read_options():
+    """Return the options from the command line; exit if one of them makes no sense."""
+    parser = argparse.ArgumentParser(
+        description="Many echo clients for server.py, all at once.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--host", default=HOST, help="address of the server")
+    parser.add_argument("--port", default=PORT, type=int, help="port of the server")
+    parser.add_argument("--clients", default=CLIENTS, type=int, help="how many clients")
+    parser.add_argument(
+        "--messages", default=MESSAGES, type=int, help="messages from each client"
+    )
+    parser.add_argument(
+        "--delay",
+        default=DELAY,
+        type=float,
+        help="seconds between two messages of a client",
+    )
+    parser.add_argument(
+        "--timeout", default=TIMEOUT, type=float, help="seconds to wait for the server"
+    )
+    args = parser.parse_args()
+    if not 1 <= args.clients <= 65535:  # each client needs a port of its own
+        parser.error("--clients must be from 1 to 65535")
+    if args.messages < 1:
+        parser.error("--messages must be at least 1")
+    if not 0 <= args.delay <= LONGEST:
+        parser.error(f"--delay must be from 0 to {LONGEST}")
+    if not 0 < args.timeout <= LONGEST:
+        parser.error(f"--timeout must be more than 0 and at most {LONGEST}")
+    return args
 
 
 def main():
-    """Read the options, run the clients, draw what happened and say how it went."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends all threads at once
-    parser = argparse.ArgumentParser(description="Many echo clients at once.")
-    for name, (value, text) in OPTIONS.items():
-        parser.add_argument(name, default=value, type=type(value), help=text)
-    args = parser.parse_args()
-    if not (min(args.clients, args.messages) > 0 and args.timeout > 0 <= args.delay):
-        parser.error("--clients, --messages, --timeout: above 0; --delay: 0 or more")
-    print(f"Clients: {args.clients} (. waits, o echo, - is served) ...", flush=True)
-    clients = {f"Client {n}": [time.perf_counter()] for n in range(1, args.clients + 1)}
-    threads = []
+    """Run all clients at once, wait for them, and show what happened."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback on Ctrl-C
+    # A thread that waits for its turn asks for it every 5 milliseconds. With thousands
+    # of threads, the asking alone would keep a processor busy for half a minute.
+    sys.setswitchinterval(0.5)
+    args = read_options()
     try:
-        address = (socket.gethostbyname(args.host), args.port)
-        for client in clients.items():
-            thread = threading.Thread(target=run_client, args=(address, args, *client))
-            thread.start()  # does not wait: this client runs while the next one starts
-            threads.append(thread)
-    except (OSError, UnicodeError, RuntimeError) as error:  # no such host, or no thread
-        failed.extend([f"{args.host}: {error} ({TIP})"] * (args.clients - len(threads)))
-    for thread in threads:
-        thread.join()
-    took = time.perf_counter() - clients["Client 1"][0]
-    # From the first that was served to the last, and then those that never were.
-    draw(sorted(clients.items(), key=lambda client: client[1][1:] or [1e99]), took)
-    if args.messages > 1:  # one echo alone takes no time that others could share
-        print(f"Served at the same time: {at_once(clients)} of {args.clients} clients")
-    echoes = sum(len(times) - 1 for times in clients.values())
-    print(f"{args.clients} clients, {echoes} echoes, {len(failed)} errors, {took:.2f}s")
-    if failed:
-        sys.exit(f"{len(failed)} of {args.clients} clients failed, first {failed[0]}")
+        address = (socket.gethostbyname(args.host), args.port)  # once for all clients
+    except (OSError, UnicodeError) as error:
+        sys.exit(f"Cannot find {args.host}: {error} (check --host)")
+    print(f"Starting clients: {args.clients}", flush=True)
+    started = time.perf_counter()
+    clients = run_clients(started, address, args)
+    seconds = time.perf_counter() - started
+    draw(clients, seconds)
+    if args.messages > 1:  # one echo alone has no duration, so none could overlap
+        most = most_at_once(clients)
+        print(f"Clients served at the same time: {most} of {args.clients}")
+    echoes = sum(len(echo_times) for echo_times in clients.values())
+    print(f"Echoes: {echoes}, failures: {len(failures)}, seconds: {seconds:.1f}")
+    if failures:
+        sys.exit(f"Failed: {len(failures)} of {args.clients}. First, {failures[0]}")
 
 
 if __name__ == "__main__":
