@@ -1,420 +1,884 @@
-"""Tests of server.py, client.py and multi_client.py: as processes, over real sockets.
+"""Tests of server.py, client.py and multi_client.py, run as a person would run them.
 
     python -m pytest
 
-Every test starts the scripts as a person would, the server on a free port (--port 0)
-that it announces, and ends them again. All together take about fifteen seconds.
+The tests start real processes, which talk over real sockets. The server takes a free
+port (--port 0) and announces it. Where a test needs another server, it makes the edits
+of a section of the README, or plays the server itself. Together they take 20 seconds.
 """
 
 import contextlib
 import os
-import pathlib
 import re
+import shutil
 import signal
 import socket
-import struct
+import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
-HERE = pathlib.Path(__file__).parent
-WAIT = 10  # seconds after which whatever a test waits for counts as missing
-NOBODY = 1  # a port on which nobody listens: it is reserved and long out of use
-RESET = struct.pack("ii", 1, 0)  # SO_LINGER: on, 0 seconds, so that close() resets
-MANY = ["multi_client.py", "--clients", 60, "--delay", 0.1, "--port"]
-FEW_FILES = ["prlimit", "--nofile=48"]
-FEW_THREADS = ["prlimit", "--stack=1000000000", "--as=3500000000"]  # bytes: each, all
-ENVIRONMENT = {**os.environ, "PYTHONIOENCODING": "utf-8"}
-# A missing flush is not hidden, an unclosed socket is a warning, a warning an error.
-ENVIRONMENT.update(PYTHONUNBUFFERED="", PYTHONDEVMODE="1", PYTHONWARNINGS="error")
-posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals and resets")
-linux = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's limits")
+HERE = Path(__file__).parent
+README = (HERE / "README.md").read_text(encoding="utf-8")
+WAIT = 15  # seconds until anything that a test waits for counts as missing
+QUIET = 0.3  # seconds in which a program that is not blocked gets on
+SHIFT = 4  # columns by which an echo in a chart may be shifted on a busy computer
+
+on_windows = os.name == "nt"
+posix = pytest.mark.skipif(on_windows, reason="needs POSIX signals or resets")
+linux = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's sockets")
+limits = pytest.mark.skipif(not shutil.which("prlimit"), reason="needs prlimit")
+each_client = pytest.mark.parametrize(
+    "script, options",
+    [("client.py", "--port"), ("multi_client.py", "--clients 1 --messages 1 --port")],
+)
+each_script = pytest.mark.parametrize(
+    "script", ["server.py", "client.py", "multi_client.py"]
+)
+
+# The exit statuses of a script that Ctrl-C has killed (0 under Wine).
+KILLED_BY_CTRL_C = [0xC000013A, 0] if on_windows else [-signal.SIGINT]
+# On Windows, this program presses Ctrl-C in the console of another one.
+PRESS_CTRL_C_ON_WINDOWS = """
+import ctypes, sys
+console = ctypes.windll.kernel32
+console.FreeConsole()
+console.AttachConsole(int(sys.argv[1]))
+console.SetConsoleCtrlHandler(None, True)
+console.GenerateConsoleCtrlEvent(0, 0)
+"""
+
+# This program runs a script with a sys.stdout that lacks reconfigure(), like IDLE's.
+IDLE = """
+import runpy, sys, types
+window = types.SimpleNamespace(write=sys.stdout.write, flush=sys.stdout.flush)
+sys.stdout = window
+del sys.argv[0]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+class Script:
+    """A script that is running, or has exited, and what it has printed."""
+
+    def __init__(self, command, folder):
+        folder.mkdir()
+        self.output_file = folder / "output.txt"
+        self.error_file = folder / "errors.txt"
+        output = self.output_file.open("wb")
+        errors = self.error_file.open("wb")
+        with output, errors:
+            self.process = subprocess.Popen(
+                command,
+                cwd=HERE,
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=errors,
+                # A console of its own, in which Ctrl-C does not reach the tests.
+                creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
+            )
+
+    @property
+    def printed(self):
+        return self.output_file.read_text(encoding="utf-8")
+
+    @property
+    def errors(self):
+        return self.error_file.read_text(encoding="utf-8")
+
+    @property
+    def port(self):
+        self.wait_for("Server listening on port")
+        everything = self.printed + self.errors  # logging prints among the errors
+        announcement = re.search(r"port (\d+)", everything)
+        return int(announcement[1])
+
+    def wait_for(self, text, times=1):
+        """Wait until the script has printed a text, perhaps several times."""
+        deadline = time.monotonic() + WAIT
+        while (self.printed + self.errors).count(text) < times:
+            if time.monotonic() > deadline:
+                pytest.fail(f"{text!r} is missing ({times} times) in: {self}")
+            time.sleep(0.01)
+
+    def press_ctrl_c(self):
+        if on_windows:
+            pid = str(self.process.pid)
+            press = [sys.executable, "-c", PRESS_CTRL_C_ON_WINDOWS, pid]
+            subprocess.run(press, timeout=WAIT, check=True)
+        else:
+            self.process.send_signal(signal.SIGINT)
+
+    def wait(self):
+        """Wait until the script has exited, and return its exit status."""
+        try:
+            return self.process.wait(WAIT)
+        except subprocess.TimeoutExpired:
+            pytest.fail(f"did not exit: {self}")
+
+    def finish(self):
+        """Wait until the script has succeeded, and return what it printed."""
+        assert self.wait() == 0, self
+        assert self.errors == "", self
+        return self.printed
+
+    def fail(self, status=1):
+        """Wait until the script has failed, and return its one line of error."""
+        assert self.wait() == status, self
+        lines = self.errors.splitlines()
+        assert len(lines) == 1 or self.errors.startswith("usage: "), self
+        return lines[-1]
+
+    def __repr__(self):
+        end = self.printed[-2000:]
+        return f"\n{self.process.args}\nprinted:\n{end}\nerrors:\n{self.errors}"
 
 
 @pytest.fixture
-def start(tmp_path):
-    """Give a function that starts a script, or a changed copy; kill them at the end."""
-    started = []
+def start(tmp_path, monkeypatch):
+    """Give a function that starts a script; all are killed when the test ends."""
+    monkeypatch.setenv("PYTHONIOENCODING", "utf-8")
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)  # it hides a missing flush
+    monkeypatch.setenv("PYTHONDEVMODE", "1")  # warns of a socket that is not closed
+    monkeypatch.setenv("PYTHONWARNINGS", "error")
+    monkeypatch.setenv("COLUMNS", "80")  # the width of --help
+    scripts = []
 
-    def start_script(script, *options, changes=(), limits=(), stdout=None, **variables):
-        source = (HERE / script).read_text(encoding="utf-8")
-        for old, new in changes:
-            assert source.count(old) == 1
-            source = source.replace(old, new)
-            script = tmp_path / f"changed_{len(started)}.py"
-            script.write_text(source, encoding="utf-8")
-        command = [*limits, sys.executable, HERE / script, *options]
-        files = [tmp_path / f"{len(started)}.{kind}" for kind in ["err", "out"]]
-        with files[0].open("wb") as err, files[1].open("wb") as out:
-            more = {"stdout": stdout or out, "env": {**ENVIRONMENT, **variables}}
-            process = subprocess.Popen(list(map(str, command)), stderr=err, **more)
-        process.files = files
-        started.append(process)
-        return process
+    def start_script(name, *options, prefix=()):
+        command = [*prefix, sys.executable, str(name)]
+        for option in options:
+            command += str(option).split(" ")  # "--port 0" is two words
+        script = Script(command, tmp_path / f"run_{len(scripts)}")
+        scripts.append(script)
+        return script
 
     yield start_script
-    for process in started:
-        process.kill()
-        process.wait(WAIT)
+    for script in scripts:
+        script.process.kill()
+        script.process.wait(WAIT)
+        script.process.stdin.close()
 
 
 @pytest.fixture
-def start_server(start):
-    """Give a function that starts server.py; at the end Ctrl-C has to end it well."""
-    servers = []
-
-    def start_it(*options, **more):
-        server = start("server.py", "--port", 0, *options, **more)
-        servers.append(server)
-        server.port = int(wait_for(server, r"listening on port (\d+)\.\.\.")[0])
-        return server
-
-    yield start_it
-    for server in servers:
-        assert stop(server) == 0 or os.name != "posix"
-        assert re.findall(r"(?m)^[^\[].*", printed(server)) == []
+def server(start):
+    """Give a server.py that is listening."""
+    server = start("server.py", "--port 0")
+    server.wait_for("Server listening on port")
+    return server
 
 
 @pytest.fixture
-def server(start_server):
-    """Give a running server.py."""
-    return start_server()
+def connect():
+    """Give a function that connects to a server; close all sockets at the end."""
+    with contextlib.ExitStack() as sockets:
+
+        def connect_to(server):
+            address = ("127.0.0.1", server.port)
+            client_socket = socket.create_connection(address, timeout=WAIT)
+            return sockets.enter_context(client_socket)
+
+        yield connect_to
 
 
-def test_it_does_what_the_guide_does(server):
+@pytest.fixture
+def listener():
+    """Give a listening socket, for tests that play the server themselves."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(WAIT)
+        yield listener
+
+
+def section(title):
+    """Return the section of the README whose title begins with `title`."""
+    from_title = README.split(f"# {title}")[1]
+    return from_title.split("\n#")[0]
+
+
+def blocks(language, text):
+    """Return the code blocks of a language in a part of the README."""
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+@pytest.fixture
+def edited(tmp_path):
+    """Give a function that makes the edits of a section of the README in a copy."""
+
+    def edit(title):
+        text = section(title)
+        name = re.search(r"`(\w+\.py)`", text)[1]
+        source = (HERE / name).read_text(encoding="utf-8")
+        diffs = blocks("diff", text)
+        assert diffs, f"no edits in the section {title}"
+        for diff in diffs:
+            old = ""
+            new = ""
+            for line in diff.splitlines(keepends=True):
+                if not line.startswith("+"):
+                    old += line[1:]
+                if not line.startswith("-"):
+                    new += line[1:]
+            assert source.count(old) == 1, f"not exactly once in {name}:\n{old}"
+            source = source.replace(old, new)
+        copy = tmp_path / name
+        copy.write_text(source, encoding="utf-8")
+        return copy
+
+    return edit
+
+
+@pytest.fixture
+def start_edited(start, edited):
+    """Give a function that starts a server.py with the edits of a section."""
+    return lambda title: start(edited(title), "--port 0")
+
+
+def echo(client_socket, message):
+    """Send a message and return its echo, or as much of it as arrives."""
+    client_socket.sendall(message)
+    with client_socket.makefile("rb") as file:
+        return file.read(len(message))
+
+
+def fill(client_socket):
+    """Send until the server is blocked, because nothing is read; return what was sent."""
+    data = b"0123456789" * 10_000
+    sent = bytearray()
+    client_socket.settimeout(QUIET)
+    with contextlib.suppress(socket.timeout):
+        while True:
+            size = client_socket.send(data)
+            sent += data[:size]
+    client_socket.settimeout(WAIT)
+    return sent
+
+
+def rows(text):
+    """Return the rows of a chart, without the names of the clients."""
+    return re.findall(r"^Client \d+ +(\S+)$", text, re.MULTILINE)
+
+
+def assert_same_chart(printed, shown):
+    """Check that two charts, and the lines below them, say the same."""
+    rows_printed = rows(printed)
+    rows_shown = rows(shown)
+    assert len(rows_printed) > 0, printed
+    assert len(rows_printed) == len(rows_shown), printed
+    for row, row_shown in zip(rows_printed, rows_shown):
+        columns = pytest.approx(echo_columns(row_shown), abs=SHIFT)
+        assert echo_columns(row) == columns, printed
+    assert below_chart(printed) == below_chart(shown)
+
+
+def echo_columns(row):
+    """Return in which columns of a row there is an echo."""
+    return [column for column, mark in enumerate(row) if mark == "o"]
+
+
+def below_chart(text):
+    """Return the lines below a chart, without how long the run took."""
+    lines = text.split("\n. waiting")[1]
+    return re.sub(r"seconds: \d+\.\d", "seconds: N", lines)
+
+
+# The guide's scenario, and what the README shows
+
+
+def test_server_echoes_a_message_and_logs_each_step(server):
     client_socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     client_socket.connect(("localhost", server.port))
     client_socket.sendall(b"Hello, Server!")
     response = client_socket.recv(1024)
     addr = client_socket.getsockname()
     client_socket.close()
+
     assert response == b"Hello, Server!"
-    wait_for(server, "Connection closed")
-    assert printed(server) == (
-        f"[MainThread] Server listening on port {server.port}... (Ctrl-C to stop)\n"
-        f"[MainThread] Accepted connection from {addr}\n"
-        f"[{addr[0]}:{addr[1]}] Received 14 bytes: 'Hello, Server!'\n"
-        f"[{addr[0]}:{addr[1]}] Connection closed\n"
+    thread = f"{addr[0]}:{addr[1]}"
+    server.wait_for(f"[{thread}] Connection closed\n")
+    assert (
+        server.printed
+        == f"""\
+[MainThread] Server listening on port {server.port}... (Ctrl-C to stop)
+[MainThread] Accepted connection from {addr}
+[{thread}] Received 14 bytes: 'Hello, Server!'
+[{thread}] Connection closed
+"""
     )
 
 
-@pytest.fixture
-def connect():
-    """Give a function that connects to a server; close all connections at the end."""
-    with contextlib.ExitStack() as stack:
-        yield lambda server: stack.enter_context(
-            socket.create_connection(("127.0.0.1", server.port), timeout=WAIT)
+def test_readme_shows_what_client_and_server_print(start, server):
+    client = start("client.py", "--port", server.port)
+    client.wait()
+    server.wait_for("Connection closed")
+    server.press_ctrl_c()
+    server.wait()
+
+    shown_client, shown_server = blocks("text", section("Run it"))
+    assert client.printed == shown_client
+    assert without_ports(server.printed) == without_ports(shown_server)
+
+
+def without_ports(text):
+    return re.sub(r"\b\d{4,5}\b", "N", text)
+
+
+def test_readme_shows_the_chart_with_threads(start, server):
+    clients = start("multi_client.py", "--port", server.port)
+
+    charts = blocks("text", section("A threaded"))
+    assert_same_chart(clients.finish(), charts[1])
+
+
+def test_experiment_1_shows_the_chart_without_threads(start, start_edited):
+    server = start_edited("1. ")
+    clients = start("multi_client.py", "--port", server.port)
+
+    charts = blocks("text", section("A threaded"))
+    assert_same_chart(clients.finish(), charts[0])
+    for line in server.printed.splitlines():
+        assert line.startswith("[MainThread] ")
+
+
+def test_experiment_2_makes_the_fifth_client_wait_for_a_thread(start, start_edited):
+    server = start_edited("2. ")
+    clients = start("multi_client.py", "--port", server.port)
+
+    (chart,) = blocks("text", section("2. "))
+    assert_same_chart(clients.finish(), chart)
+
+
+@linux
+def test_experiment_3_leaves_no_room_in_the_queue(connect, start_edited):
+    server = start_edited("3. ")
+    address = ("127.0.0.1", server.port)
+    server.process.send_signal(signal.SIGSTOP)  # so it accepts no client
+    connect(server)
+    connect(server)
+
+    with pytest.raises(socket.timeout):
+        socket.create_connection(address, timeout=QUIET)
+
+
+def test_experiment_4_receives_one_byte_at_a_time(start, start_edited):
+    server = start_edited("4. ")
+    client = start("client.py", "--port", server.port, "é")
+
+    assert client.finish() == "Server responded: 'é'\n"
+    server.wait_for("Received 1 bytes: '\ufffd'\n", times=2)
+
+
+def test_experiment_5_ends_one_thread_but_not_the_server(start, start_edited):
+    server = start_edited("5. ")
+    unlucky = start("client.py", "--port", server.port, "é")
+    error = unlucky.fail()
+    lucky = start("client.py", "--port", server.port, "Hi")
+
+    assert "reset" in error or "closed after 1 of 2" in error or "10054" in error
+    server.wait_for("UnicodeDecodeError", times=1)
+    assert lucky.finish() == "Server responded: 'Hi'\n"
+
+
+def test_experiment_6_leaves_bytes_unsent(start, server, edited):
+    client = start(edited("6. "), "--port", server.port)
+    server.wait_for("Received")
+    time.sleep(QUIET)  # enough for the echo of all that was sent
+    server.press_ctrl_c()
+
+    client.fail()  # without the Ctrl-C, it would wait ten seconds for the rest
+    assert 0 < int(client.printed) < 20_000_000
+
+
+def test_experiment_7_stops_with_clients_connected(start, start_edited):
+    server = start_edited("7. ")
+    start("multi_client.py", "--delay 0 --messages 100000 --port", server.port)
+    server.wait_for("Received", times=100)
+    server.press_ctrl_c()
+
+    server.wait()  # with any status: Python may abort, as the answer says
+    assert "Stopping, clients connected: 5\n" in server.printed
+
+
+def test_logging_prints_the_same_lines(connect, start_edited):
+    server = start_edited("Logging")
+    client_socket = connect(server)
+    echo(client_socket, b"Hi")
+    host, port = client_socket.getsockname()
+
+    server.wait_for(f"[MainThread] Accepted connection from ('{host}', {port})\n")
+    server.wait_for(f"[{host}:{port}] Received 2 bytes: 'Hi'\n")
+
+
+def test_commands_are_carried_out_and_other_lines_echoed(connect, start_edited):
+    server = start_edited("Commands")
+    connect(server)  # and stays idle, which must not keep the server from stopping
+    client_socket = connect(server)
+    client_socket.sendall(b"first\nsec")
+    server.wait_for("Received 5 bytes: 'first'\n")
+    client_socket.sendall(b"ond\n/time\n/quit\n")
+    with client_socket.makefile("rb") as file:
+        first, second, now = file.readlines()  # until the server closes the connection
+
+    assert first + second == b"first\nsecond\n"
+    time.strptime(now.decode().strip())  # raises ValueError if this is no time
+    server.press_ctrl_c()
+    server.finish()
+
+
+def test_chat_sends_a_line_to_every_client(start, connect, start_edited, tmp_path):
+    server = start_edited("Chat")
+    (source,) = blocks("python", section("Chat"))
+    chat_client = tmp_path / "chat_client.py"
+    source = source.replace("8080", str(server.port))
+    chat_client.write_text(source, encoding="utf-8")
+    first = start(chat_client)
+    second = start(chat_client)
+    server.wait_for("Accepted", times=2)
+    first.process.stdin.write("Hi, é\n".encode())
+    first.process.stdin.flush()
+
+    first.wait_for("'Hi, é\\n'\n")
+    second.wait_for("'Hi, é\\n'\n")
+    server.press_ctrl_c()
+    assert first.finish().endswith("The server has closed the connection\n")
+
+
+def test_readme_quotes_the_core_of_server_py():
+    (core,) = blocks("python", section("The core"))
+    source = (HERE / "server.py").read_text(encoding="utf-8")
+    position = 0
+    for line in core.splitlines(keepends=True):
+        position = source.find(line, position)
+        assert position >= 0, f"not in server.py, or not in this order: {line}"
+    assert position > 0
+
+
+# server.py
+
+
+def test_every_byte_is_echoed(server, connect):
+    message = bytes(range(256)) * 400
+    assert echo(connect(server), message) == message
+
+
+def test_long_message_is_truncated_in_the_log(server, connect):
+    echo(connect(server), b"x" * 1000)
+    server.wait_for(f"Received 1000 bytes: '{'x' * 60}'\n")
+
+
+def test_end_of_a_long_message_is_not_held_back(server, connect):
+    client_socket = connect(server)
+    times = []
+    for _ in range(21):
+        started = time.perf_counter()
+        assert len(echo(client_socket, b"x" * 40_000)) == 40_000
+        times.append(time.perf_counter() - started)
+
+    assert statistics.median(times) < 0.02  # 0.04 if held back, 0.0003 if not
+
+
+@pytest.mark.parametrize(
+    "encoding, shown", [("utf-8", "'é 你'"), ("ascii", r"'\xe9 \u4f60'")]
+)
+def test_letters_are_printed_in_any_terminal(start, monkeypatch, encoding, shown):
+    monkeypatch.setenv("PYTHONIOENCODING", encoding)
+    server = start("server.py", "--port 0")
+    client = start("client.py", "--port", server.port, "é 你")
+
+    assert client.finish() == f"Server responded: {shown}\n"
+    server.wait_for(f" bytes: {shown}\n")
+
+
+def test_control_codes_are_escaped(start, server):
+    client = start("client.py", "--port", server.port, "\r\n[MainThread] \x1b[2J")
+    escaped = r"'\r\n[MainThread] \x1b[2J'"
+
+    assert client.finish() == f"Server responded: {escaped}\n"
+    server.wait_for(f" bytes: {escaped}\n")
+
+
+def test_lines_of_many_threads_do_not_mix(start, monkeypatch):
+    monkeypatch.setenv("PYTHONUNBUFFERED", "1")  # writes a line in two pieces
+    server = start("server.py", "--port 0")
+    many = "--clients 60 --messages 20 --delay 0 --port"
+    start("multi_client.py", many, server.port).finish()
+
+    server.wait_for("Connection closed\n", times=60)
+    for line in server.printed.splitlines():
+        assert line.startswith("[") and line.count("[") == 1
+
+
+@posix
+def test_a_hundred_clients_can_queue_and_stay_idle(server, connect):
+    server.process.send_signal(signal.SIGSTOP)  # so it accepts no client
+    queue = [connect(server) for _ in range(100)]
+    server.process.send_signal(signal.SIGCONT)
+    assert echo(connect(server), b"active") == b"active"
+    time.sleep(QUIET)  # several times as long as accept() blocks
+
+    for client_socket in queue:
+        assert echo(client_socket, b"idle until now") == b"idle until now"
+
+
+def test_slow_reader_gets_everything_and_delays_nobody_else(server, connect):
+    slow = connect(server)
+    sent = fill(slow)
+    assert echo(connect(server), b"served") == b"served"
+
+    slow.shutdown(socket.SHUT_WR)
+    with slow.makefile("rb") as file:
+        same = file.read() == sent  # compared here, or pytest would print megabytes
+    assert same
+
+
+def test_reset_connection_costs_one_log_line(server, connect):
+    client_socket = connect(server)
+    client_socket.sendall(b"x" * 500_000)
+    client_socket.close()  # with unread bytes, which resets the connection
+
+    server.wait_for("] Connection lost: ")
+    assert echo(connect(server), b"next") == b"next"
+    assert server.printed.count("Connection lost") == 1
+    assert server.errors == ""
+
+
+@limits
+def test_without_free_file_descriptors_clients_wait_for_others(start, connect):
+    server = start("server.py", "--port", 0, prefix=["prlimit", "--nofile=48"])
+    queue = [connect(server) for _ in range(90)]
+    server.wait_for("Cannot accept clients for now: [Errno 24] Too many open files")
+
+    for client_socket in queue:
+        assert echo(client_socket, b"served") == b"served"
+        client_socket.close()
+    assert server.printed.count("Cannot accept") < 100  # because it pauses after each
+
+
+@limits
+def test_without_free_threads_a_client_is_disconnected(start, server, connect):
+    early = connect(server)
+    assert echo(early, b"served") == b"served"
+    pid = server.process.pid
+    status = Path(f"/proc/{pid}/status").read_text()
+    size = re.search(r"VmSize:\s*(\d+)", status)
+    kilobytes = int(size[1])
+    limit = (kilobytes + 1000) * 1024  # bytes of memory, too few for another thread
+    subprocess.run(["prlimit", f"--pid={pid}", f"--as={limit}"], check=True)
+
+    assert connect(server).recv(1) == b""
+    server.wait_for("closed: can't start new thread")
+    assert echo(early, b"served") == b"served"
+    server.press_ctrl_c()
+    assert "Stopping, clients connected: 1\n" in server.finish()
+
+
+@posix
+def test_server_goes_on_when_its_output_is_closed(start):
+    command = [sys.executable, str(HERE / "server.py"), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        port = re.search(r"port (\d+)", process.stdout.readline())[1]
+        process.stdout.close()
+        try:
+            start("client.py", "--port", port).finish()
+            start("client.py", "--port", port).finish()
+            process.send_signal(signal.SIGINT)
+
+            assert process.wait(WAIT) == 0
+        finally:
+            process.kill()
+
+
+def test_scripts_run_in_idle(start, tmp_path):
+    idle = tmp_path / "idle.py"
+    idle.write_text(IDLE, encoding="utf-8")
+    server = start(idle, "server.py --port 0")
+
+    start(idle, "client.py --port", server.port).finish()
+    start(idle, "multi_client.py --delay 0 --port", server.port).finish()
+
+
+def test_port_that_is_in_use_is_reported(start, server, connect):
+    error = start("server.py", "--port", server.port).fail()
+    assert error.startswith(f"Cannot listen on localhost:{server.port}: ")
+    assert echo(connect(server), b"undisturbed") == b"undisturbed"
+
+
+def test_ctrl_c_disconnects_all_clients_and_counts_them(server, connect):
+    gone = connect(server)
+    idle = [connect(server) for _ in range(10)]
+    gone.close()
+    server.wait_for("Connection closed")
+    server.wait_for("Accepted", times=11)
+    server.press_ctrl_c()
+
+    after = server.finish().split("\n[MainThread] Stopping, ")[1]
+    assert after.startswith("clients connected: 10\n")
+    assert after.count("] Connection ") == 10  # every thread has finished
+    for client_socket in idle:
+        assert client_socket.recv(1) == b""
+
+
+@posix
+def test_ctrl_c_stops_a_server_whose_client_never_reads(server, connect):
+    fill(connect(server))
+    server.press_ctrl_c()
+    assert "] Connection lost: " in server.finish()
+
+
+def test_ctrl_c_stops_a_busy_server_and_frees_its_port(start, server):
+    port = server.port
+    start("multi_client.py", "--clients 3000 --delay 0 --port", port)
+    server.wait_for("Connection closed", times=300)
+    server.press_ctrl_c()
+    server.finish()
+
+    next_server = start("server.py", "--port", port)
+    next_server.wait_for(f"listening on port {port}...")
+
+
+@posix
+def test_second_ctrl_c_kills_server_that_cannot_stop(connect, start_edited):
+    server = start_edited("1. ")
+    echo(connect(server), b"without threads, this client keeps the main thread")
+    server.press_ctrl_c()
+    time.sleep(QUIET)  # several times as long as accept() blocks
+    assert server.process.poll() is None
+
+    server.press_ctrl_c()
+    assert server.wait() in KILLED_BY_CTRL_C
+
+
+@linux
+def test_host_is_where_the_server_listens(start):
+    server = start("server.py", "--host 127.0.0.2 --port 0")
+    start("client.py", "--host 127.0.0.2 --port", server.port).finish()
+    start("multi_client.py", "--host 127.0.0.2 --port", server.port).finish()
+
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", server.port), timeout=WAIT)
+
+
+# client.py and multi_client.py
+
+
+def play_server(start, script, options, listener):
+    """Start a client of a listening socket; return it and its connection."""
+    port = listener.getsockname()[1]
+    client = start(script, options, port)
+    connection, _ = listener.accept()
+    connection.settimeout(WAIT)
+    return client, connection
+
+
+@each_client
+def test_echo_that_arrives_in_pieces_is_put_together(start, listener, script, options):
+    client, connection = play_server(start, script, options, listener)
+    with connection:
+        message = connection.recv(1024)
+        connection.sendall(message[:5])
+        time.sleep(QUIET)  # so that the client receives this piece alone
+        connection.sendall(message[5:])
+
+        assert client.finish().endswith(
+            ("Hello, Server!'\n", "failures: 0, seconds: 0.3\n")
         )
 
 
-def printed(process):
-    """Return what a process has printed so far: the errors, then the rest."""
-    return "".join(file.read_text(encoding="utf-8") for file in process.files)
+@each_client
+def test_connection_that_is_closed_early_is_reported(start, listener, script, options):
+    client, connection = play_server(start, script, options, listener)
+    with connection:
+        connection.recv(1024)
+        connection.sendall(b"Hello")
+
+    assert "closed after 5 of" in client.fail()
 
 
-def wait_for(process, pattern, times=1):
-    """Return the matches of a pattern in what a process prints, once they are enough."""
-    deadline = time.monotonic() + WAIT
-    while time.monotonic() < deadline:
-        found = re.findall(pattern, printed(process))
-        if len(found) >= times:
-            return found
-        time.sleep(0.01)
-    pytest.fail(f"{pattern!r} did not come {times} times: {printed(process)[-999:]}")
+def test_client_shows_an_echo_that_is_not_text(start, listener):
+    client, connection = play_server(start, "client.py", "--port", listener)
+    with connection:
+        connection.sendall(b"\xff" * 14)  # as many bytes as in Hello, Server!
+
+        assert client.finish() == f"Server responded: '{14 * chr(0xFFFD)}'\n"
 
 
-def stop(process):
-    """Press Ctrl-C (on Windows, where no program can, kill); return the exit status."""
-    process.send_signal(signal.SIGINT if os.name == "posix" else signal.SIGTERM)
-    return process.wait(WAIT)
+def test_client_gives_up_on_a_silent_server(start, listener, tmp_path):
+    source = (HERE / "client.py").read_text(encoding="utf-8")
+    impatient = tmp_path / "client.py"
+    assert source.count("TIMEOUT = 10 ") == 1
+    source = source.replace("TIMEOUT = 10 ", "TIMEOUT = 0.3 ")
+    impatient.write_text(source, encoding="utf-8")
+    client = start(impatient, "--port", listener.getsockname()[1])
+
+    assert "timed out" in client.fail()
 
 
-def succeeds(process):
-    """Check that a script ends with status 0 and no error; return what it printed."""
-    assert (process.wait(WAIT), process.files[0].read_text()) == (0, "")
-    return printed(process)
+@each_client
+def test_ctrl_c_ends_a_waiting_client_quietly(start, listener, script, options):
+    client, connection = play_server(start, script, options, listener)
+    with connection:
+        connection.recv(1024)
+        if script == "multi_client.py":
+            client.wait_for("Starting clients: 1\n")
+        client.press_ctrl_c()
+
+        assert client.wait() in KILLED_BY_CTRL_C
+        assert client.errors == ""
 
 
-def fails(process, pattern, status=1):
-    """Check that a script ends with a status and one line that has the pattern."""
-    assert process.wait(WAIT) == status
-    assert re.fullmatch(f".*{pattern}.*\n", process.files[0].read_text("utf-8"))
-
-
-def echo(client_socket, message):
-    """Send a message and check that it comes back."""
-    client_socket.sendall(message)
-    with client_socket.makefile("rb") as file:
-        assert file.read(len(message)) == message
-
-
-@posix
-def test_a_hundred_clients_may_come_at_once_and_say_nothing(connect, server):
-    server.send_signal(signal.SIGSTOP)  # so nobody is accepted, all have to queue
-    idle = [connect(server) for _ in range(100)]
-    server.send_signal(signal.SIGCONT)
-    echo(connect(server), b"me first")
-    time.sleep(0.3)  # longer than accept() waits at a time
-    for client_socket in idle:
-        echo(client_socket, b"and now we")
-    wait_for(server, "Received", times=101)
-    assert printed(server).count("\n") == 1 + 2 * 101
-
-
-def test_every_byte_comes_back_as_it_was_and_no_other(server, connect):
-    client_socket = connect(server)
-    for message in [bytes(range(256)), b"\xc3", b"\xa9", os.urandom(100_000)]:
-        echo(client_socket, message)
-    client_socket.shutdown(socket.SHUT_WR)
-    assert client_socket.recv(1) == b""
-    assert max(map(len, printed(server).splitlines())) <= 400
-
-
-@pytest.mark.parametrize("reads", [True, False])
-def test_who_reads_late_or_never_keeps_nobody_waiting(connect, server, reads):
-    late, sent = connect(server), 0
-    late.settimeout(0.3)
-    with contextlib.suppress(socket.timeout):
-        while True:  # until nothing more fits anywhere, so that the server waits, too
-            sent += late.send(b"0123456789" * 10_000)
-    echo(connect(server), b"served")
-    if reads:  # else Ctrl-C has to end the server while it waits for this client
-        late.settimeout(WAIT)
-        late.shutdown(socket.SHUT_WR)
-        with late.makefile("rb") as file:
-            assert file.read() == (b"0123456789" * sent)[:sent]
-
-
-def test_long_messages_come_back_without_a_stall(server, connect):
-    client_socket, took = connect(server), []
-    for _ in range(21):
-        started = time.perf_counter()
-        echo(client_socket, b"x" * 40_000)
-        took.append(time.perf_counter() - started)
-    assert sorted(took)[10] < 0.02  # the stall is 0.04 s; an echo takes 0.0003 s
-    wait_for(server, r"\] Received \d+ bytes: 'x{60}'\n")
-
-
-def test_lines_of_many_threads_stay_whole(start, start_server):
-    server = start_server(PYTHONUNBUFFERED="1")
-    succeeds(start(*MANY, server.port, "--messages", 20, "--delay", 0))
-    wait_for(server, "Connection closed", times=60)
-    whole = r"(\[\S+\] (Server l.*|Accepted.*\)|Received \d+ .*'|Connection closed)\n)+"
-    assert re.fullmatch(whole, printed(server))
-
-
-def test_all_three_run_in_idle(start, start_server):
-    window = "types.SimpleNamespace(write=sys.stdout.write, flush=sys.stdout.flush)"
-    idle = ("import sys\n", f"import sys\nimport types\nsys.stdout = {window}\n")
-    server = start_server(changes=[idle])
-    for script, *options in [("client.py", "é 你"), ("multi_client.py", "--delay", 0)]:
-        succeeds(start(script, "--port", server.port, *options, changes=[idle]))
-    wait_for(server, "Received 6 bytes: 'é 你'")
+def test_several_words_are_one_message(start, server):
+    client = start("client.py", "--port", server.port, "Hello dear server")
+    assert client.finish() == "Server responded: 'Hello dear server'\n"
 
 
 @posix
-def test_it_serves_many_though_nobody_reads_its_output(start):
-    reader, writer = os.pipe()
-    server = start("server.py", "--port", 0, stdout=writer)
-    os.close(writer)
-    with open(reader) as output:
-        port = re.search(r"port (\d+)", output.readline())[1]
-    text = succeeds(start(*MANY, port, "--messages", 1, "--delay", 60))
-    assert re.search(r"\.\.\. and 40 more\n60 clients, 60 echoes, 0 errors", text)
-    assert (stop(server), printed(server)) == (0, "")
+def test_message_that_cannot_be_encoded_is_reported(start):
+    error = start("client.py", "\udcff").fail()  # a byte that is no text
+    assert error.startswith("Cannot encode the message: ")
 
 
-@posix
-def test_a_reset_costs_one_client_one_line(server, connect):
-    for size in [0, 500_000] * 10:
-        client_socket = connect(server)
-        client_socket.sendall(b"x" * size)
-        client_socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-        client_socket.close()
-    wait_for(server, "Connection lost: .*", times=20)
-    echo(connect(server), b"next")
-    assert stop(server) == 0
-    assert printed(server).count("Connection lost") == 20
-    wait_for(server, "Stopping, clients connected: 1")
+def test_client_that_receives_the_echo_of_another_fails_alone(start, listener):
+    port = listener.getsockname()[1]
+    clients = start("multi_client.py", "--messages 1 --port", port)
+    for _ in range(5):
+        connection, _ = listener.accept()
+        with connection:
+            message = connection.recv(1024)
+            connection.sendall(message.replace(b"Client 2", b"Client 4"))
+
+    sent_and_received = "sent b'Client 2, message 1', received b'Client 4, message 1'"
+    error = clients.fail()
+    assert error.startswith(f"Failed: 1 of 5. First, Client 2: {sent_and_received}")
+    assert "\nEchoes: 4, failures: 1, " in clients.printed
 
 
-@linux
-def test_out_of_descriptors_it_waits_for_a_client_to_leave(start_server, connect):
-    server = start_server(limits=FEW_FILES)
-    queue = [connect(server) for _ in range(90)]
-    wait_for(server, "Cannot accept clients for now: .*Too many open files")
-    for client_socket in queue:
-        echo(client_socket, b"served")
-        client_socket.close()
-    assert printed(server).count("Accepted") == 90
-    assert printed(server).count("Cannot") < 5  # one a second
+def test_client_that_waits_in_vain_is_drawn_last_and_to_the_end(start, listener):
+    port = listener.getsockname()[1]
+    options = "--clients 18 --messages 1 --timeout 1 --port"
+    clients = start("multi_client.py", options, port)
+    silent, _ = listener.accept()
+    for _ in range(17):
+        connection, _ = listener.accept()
+        with connection:
+            connection.sendall(connection.recv(1024))
+    with silent:
+        message = silent.recv(1024).decode()
+        name = message.split(",")[0]
+        error = clients.fail()
+
+    assert error.startswith(f"Failed: 1 of 18. First, {name}: timed out")
+    assert "\n(one client in 2 is drawn)\n" in clients.printed
+    chart = clients.printed.split("\n. waiting")[0]
+    last_row = chart.splitlines()[-1]
+    assert last_row.startswith(name)
+    assert re.search(r" \.{11,25}$", last_row), "not dots for one second or little more"
 
 
-@linux
-def test_out_of_threads_it_turns_the_client_away(start_server, connect):
-    server = start_server(limits=FEW_THREADS)
-    served, *_, turned_away = [connect(server) for _ in range(7)]
-    assert turned_away.recv(1) == b""
-    wait_for(server, r"Connection from \(.*\) closed: can't start new thread")
-    echo(served, b"served")
-    assert stop(server) == 0
-    held = printed(server).count("Accepted") - printed(server).count("can't start")
-    wait_for(server, f"Stopping, clients connected: {held}")
+def test_chart_of_many_clients_fits_the_terminal(start, server):
+    options = "--clients 129 --delay 0.1 --port"
+    clients = start("multi_client.py", options, server.port)
+    printed = clients.finish()
+
+    assert len(rows(printed)) == 15
+    assert "\n(one client in 9 is drawn)\n" in printed
+    lines = printed.splitlines()
+    assert len(lines) <= 22
+    for line in lines:
+        assert len(line) < 80
+    for name in re.findall(r"^Client \d+ +", printed, re.MULTILINE):
+        assert len(name) == 14, "the rows are not aligned"
 
 
-@linux
-def test_too_few_descriptors_or_threads_for_all_clients_are_said(start, server):
-    for limits, lack in [(FEW_FILES, "Too many"), (FEW_THREADS, "can't start")]:
-        failed = f"(?!60)[0-9]+ of 60 clients failed, .*{lack}.*fewer --clients"
-        fails(start(*MANY, server.port, limits=limits), failed)
+def call(expression):
+    """Run an expression with multi_client.py's functions; return what it prints."""
+    code = f"from multi_client import *; {expression}"
+    command = [sys.executable, "-c", code]
+    return subprocess.check_output(command, cwd=HERE, timeout=WAIT, text=True)
 
 
-@posix
-def test_ctrl_c_ends_it_while_clients_come_and_go(connect, start, server):
-    idle = connect(server)
-    echo(idle, b"x")
-    start("multi_client.py", "--port", server.port, "--clients", 3000, "--delay", 0)
-    wait_for(server, "Connection closed", times=300)
-    assert stop(server) == 0
-    assert idle.recv(1) == b""
-    wait_for(server, r"\[MainThread\] Stopping, clients connected: [1-9]")
-    wait_for(start("server.py", "--port", server.port), f"on port {server.port}")
+def test_chart_of_a_long_run_has_longer_columns():
+    chart = call("draw({'Client 1': [0, 32, 63.9]}, 64)")
+    assert f"Client 1      o{'-' * 31}o{'-' * 30}o\n" in chart
+    assert "one column: 1 seconds\n" in chart
 
 
-# Pieces of server.py, and what makes a worse server of it in their place
-NO_THREAD = [("client_thread.start()", "client_thread.run()")]
-IMPORT = "from concurrent.futures import ThreadPoolExecutor\n"
-POOL = [
-    ("import time\n", f"import time\n{IMPORT}\npool = ThreadPoolExecutor(2)\n"),
-    ("client_thread.start()", "pool.submit(handle_client, client_socket)"),
-]
-SEND = "client_socket.sendall(data)\n"
-PARTS = "for n in data: client_socket.sendall(bytes([n])); time.sleep(0.005)\n"
-LINGER = f"client_socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, {RESET})"
-FAULTS = [
-    ("client_socket.sendall(data[:5]); break\n", "closed after 5 of"),
-    pytest.param(f"{LINGER}; break\n", ".*reset by peer", marks=posix),
-    ("pass\n", "timed out"),
-]
+def test_chart_is_in_the_order_of_the_first_echoes():
+    chart = call("draw({'Client 1': [0.35, 0.55], 'Client 2': [0.15]}, 1)")
+    assert chart.startswith("Client 2      .o\nClient 1      ...o-o\n")
 
 
-@posix
-def test_a_second_ctrl_c_ends_even_a_server_that_cannot_stop(start, connect):
-    server = start("server.py", "--port", 0, changes=NO_THREAD)
-    server.port = wait_for(server, r"on port (\d+)")[0]
-    echo(connect(server), b"now the main thread waits for this client")
-    server.send_signal(signal.SIGINT)
-    time.sleep(0.3)  # longer than accept() waits at a time
-    assert server.poll() is None
-    assert stop(server) == -signal.SIGINT
+def test_clients_are_counted_from_their_first_to_their_last_echo():
+    times = {"A": [0, 8, 9], "B": [1, 2], "C": [3, 6], "D": [4, 5]}
+    most = call(f"print(most_at_once({times}))")
+    assert most == "3\n"
 
 
-@pytest.mark.parametrize("most, changes", [(5, ()), (1, NO_THREAD), (2, POOL)])
-def test_the_picture_shows_who_was_served_when(start, start_server, most, changes):
-    server = start_server(changes=changes)
-    clients = start("multi_client.py", "--port", server.port, "--delay", 0.12)
-    _, *bars, _, served, summary = succeeds(clients).splitlines()
-    assert served == f"Served at the same time: {most} of 5 clients"
-    assert re.fullmatch(r"5 clients, 15 echoes, 0 errors, \d\.\d\ds", summary)
-    for bar in bars:
-        assert re.fullmatch(r"Client [1-5]  \.*o-+o-+o", bar) and len(bar) < 80
-    # Who is not among the first is served when another client has had its last echo.
-    for before, after in zip(bars, bars[most:]):
-        assert abs(len(before) - after.index("o")) <= 6
+def test_single_echoes_are_not_counted_as_simultaneous(start, server):
+    clients = start("multi_client.py", "--messages 1 --port", server.port)
+    printed = clients.finish()
+
+    assert "\nEchoes: 5, failures: 0, " in printed
+    assert "at the same time" not in printed
 
 
-@pytest.mark.parametrize("instead, error", FAULTS, ids=["end", "reset", "silence"])
-def test_a_server_that_does_not_echo_is_found_out(start, start_server, instead, error):
-    server = start_server(changes=[(SEND, instead)])
-    options = ["--port", server.port, "--timeout", 0.3]
-    fails(start("client.py", *options), f"No echo .*:{server.port}: {error}.*printed")
-    clients = start("multi_client.py", *options)
-    fails(clients, f"5 of 5 clients failed, first Client . .*: {error}.*printed")
+@limits
+@pytest.mark.parametrize(
+    "limit, lack",
+    [
+        ("--nofile=48", "Too many open files"),
+        ("--as=600000000", "can't start new thread"),  # bytes of memory
+    ],
+)
+def test_shortage_costs_only_the_clients_it_hits(start, server, limit, lack):
+    options = "--clients 200 --delay 0.1 --port"
+    prefix = ["prlimit", limit]
+    clients = start("multi_client.py", options, server.port, prefix=prefix)
+
+    error = clients.fail()
+    assert lack in error
+    assert error.endswith("try fewer --clients)")
+    failed = int(re.search(r"Failed: (\d+) of 200", error)[1])
+    assert f"\nEchoes: {3 * (200 - failed)}, failures: {failed}, " in clients.printed
+    assert failed < 200
 
 
-TEXTS = [
-    ("utf-8", "é\r\n[MainThread] S\n\x1b[2J", r"'é\r\n[MainThread] S\n\x1b[2J'"),
-    ("ascii", "é 你", r"'\xe9 \u4f60'"),
-    pytest.param("ascii", "\udcff", r"'\ufffd'", marks=posix),  # a byte, but no text
+# Options
+
+
+@each_script
+def test_help_shows_every_option_with_its_default(start, script):
+    text = start(script, "--help").finish()
+    options = re.findall(r"^  (?:--|message).*", text, re.MULTILINE)
+
+    assert len(options) >= 2
+    assert "(default: 8080)" in text
+    for option in options:
+        assert re.search(r"  \w.* \(default: .+\)$", option), option
+
+
+MISTAKES = [  # script, options, exit status, error
+    ("server.py", "--port 65536", 1, "port must be 0-65535. (use another"),
+    ("client.py", "--port 65536", 1, "port must be 0-65535. (check"),
+    ("multi_client.py", "--port 65536", 1, "port must be 0-65535. (check"),
+    ("server.py", "--host ::1", 1, "Cannot listen on ::1:8080: "),
+    ("client.py", "--host ::1", 1, "No echo from ::1:8080: "),
+    ("multi_client.py", "--host ::1", 1, "Cannot find ::1: "),
+    ("server.py", "--host é..b", 1, "Cannot listen on é..b:8080: "),
+    ("client.py", "--host é..b", 1, "No echo from é..b:8080: "),
+    ("multi_client.py", "--host é..b", 1, "Cannot find é..b: "),
+    ("client.py", "--port 1", 1, "Nothing is listening on localhost:1 (start"),
+    ("multi_client.py", "--port 1", 1, "nothing is listening on localhost:1 ("),
+    ("multi_client.py", "--clients 0", 2, "--clients must be from 1 to 65535"),
+    ("multi_client.py", "--clients 65536", 2, "--clients must be from 1 to 65535"),
+    ("multi_client.py", "--messages 0", 2, "--messages must be at least 1"),
+    ("multi_client.py", "--delay nan", 2, "--delay must be from 0 to 86400"),
+    ("multi_client.py", "--delay inf", 2, "--delay must be from 0 to 86400"),
+    ("multi_client.py", "--timeout 0", 2, "--timeout must be more than 0"),
+    ("multi_client.py", "--timeout inf", 2, "--timeout must be more than 0"),
 ]
 
 
-@pytest.mark.parametrize("code, text, shown", TEXTS, ids=["forged", "letters", "byte"])
-def test_text_is_shown_as_it_is_or_safe(start, start_server, code, text, shown):
-    server = start_server(changes=[(SEND, PARTS)], PYTHONIOENCODING=code)
-    client = start("client.py", "--port", server.port, text, PYTHONIOENCODING=code)
-    assert succeeds(client) == f"Server responded: {shown}\n"
-    assert wait_for(server, r"\] Received \d+ bytes: (.*)\n") == [shown]
-    assert succeeds(start("client.py", "--port", server.port, "")).endswith(": ''\n")
-
-
-def test_who_gets_what_is_not_its_own_fails_alone(start, start_server):
-    # Two lines in place of one, hence the indentation of the second.
-    mixed_up = 'data = data.replace(b"Client 2", b"Client 4")\n' + " " * 16
-    server = start_server(changes=[(SEND, mixed_up + PARTS)])
-    clients = start("multi_client.py", "--port", server.port, "--messages", 2)
-    error = "sent b'Client 2, message 1', received b'Client 4, message 1'"
-    fails(clients, f"1 of 5 clients failed, first Client 2 to localhost: {error}")
-    assert "4 of 5 clients\n5 clients, 8 echoes, 1 errors" in printed(clients)
-
-
-@posix
-def test_ctrl_c_ends_a_waiting_client_quietly(start, start_server):
-    server = start_server(changes=[(SEND, "pass\n")])
-    for number, script in enumerate(["client.py", "multi_client.py"], 1):
-        client = start(script, "--port", server.port)
-        wait_for(server, "Received", times=number)
-        assert stop(client) == -signal.SIGINT
-        assert re.fullmatch(r"(Clients: 5 .*\n)?", printed(client))
-
-
-def test_a_port_that_is_taken_is_said_and_left_in_peace(start, server, connect):
-    other = start("server.py", "--port", server.port)
-    fails(other, f"Cannot listen on localhost:{server.port}: .*try another --port")
-    echo(connect(server), b"undisturbed")
-
-
-@pytest.mark.parametrize("script", ["server.py", "client.py", "multi_client.py"])
-def test_a_host_or_port_that_cannot_be_is_said(start, script):
-    hosts = ["a..b", "a" * 300, "é" * 80, "no.such.host.invalid"]
-    for host, process in [(host, start(script, "--host", host)) for host in hosts]:
-        fails(process, f"{host}.* .*--host")
-    fails(start(script, "--port", 65536), "0-65535.*--port")
-    fails(start(script, "--port", "http"), "(?s:.*)error: argument --port", status=2)
-    words = r"(?s)cho.*--host.*localhost.*--port.*8080\b"
-    assert re.search(words, succeeds(start(script, "--help")))
-
-
-def test_a_number_that_cannot_be_is_said_and_that_nobody_listens(start):
-    for option in ["--clients=0", "--messages=0", "--delay=nan", "--timeout=0"]:
-        error = "(?s:.*)error: .*" + option.split("=")[0]
-        fails(start("multi_client.py", option), error, status=2)
-    for value in [0, -1, "nan"]:
-        fails(start("client.py", f"--timeout={value}"), "--timeout")
-    advice = ".*start server.py first"
-    fails(start("client.py", "--port", NOBODY), f"Nobody listens on .*{advice}")
-    clients = start("multi_client.py", "--port", NOBODY, "--clients", 20)
-    fails(clients, f"20 of 20 clients failed{advice}")
-    summary = "Served at the same time: 0 of 20 clients\n20 clients, 0 echoes, 20 err"
-    assert f"\n\n{summary}" in printed(clients)
-
-
-@posix
-def test_the_readme_shows_what_is_printed_and_the_heart_of_server(start, start_server):
-    def general(text):
-        return sorted(re.sub(r"\.*o-+o-+o|\d\.\d\ds|\d{4,5}", "N", text).splitlines())
-
-    texts, many = [], ["multi_client.py", "--delay", 0.03]
-    for changes, client in [(NO_THREAD, many), ((), many), ((), ["client.py"])]:
-        server = start_server(changes=changes)
-        texts.append(succeeds(start(*client, "--port", server.port)))
-    wait_for(server, "Connection closed")
-    assert stop(server) == 0
-    readme = (HERE / "README.md").read_text(encoding="utf-8")
-    shown = re.findall(r"(?s)```text\n(.*?)```", readme)
-    assert list(map(general, shown)) == list(map(general, [*texts, printed(server)]))
-    lines = map(str.strip, (HERE / "server.py").read_text("utf-8").splitlines())
-    heart = re.search(r"(?s)```python\n(.*?)```", readme)[1].splitlines()
-    assert [line for line in heart if line.strip() not in lines] == []
+@pytest.mark.parametrize("script, options, status, error", MISTAKES)
+def test_mistake_on_the_command_line_is_reported(start, script, options, status, error):
+    assert error in start(script, options).fail(status)
