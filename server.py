@@ -94,8 +94,8 @@ def create_server_socket(host, port):
 
 def preview(data):
     """Return the first bytes of data as text in quotes that is safe to print."""
-    # The bytes may be no text. repr() escapes line breaks and control codes, which could
-    # otherwise forge a line of the log or garble the terminal.
+    # The bytes may not be text. repr() escapes line breaks and control codes, which
+    # could otherwise forge a line of the log or garble the terminal.
     text = data[:SHOWN].decode("utf-8", errors="replace")
     return repr(text)
 

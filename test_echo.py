@@ -243,7 +243,7 @@ def echo(client_socket, message):
 
 
 def fill(client_socket):
-    """Send until the server is blocked, because nothing is read; return what was sent."""
+    """Send without reading until the server is blocked; return what was sent."""
     data = b"0123456789" * 10_000
     sent = bytearray()
     client_socket.settimeout(QUIET)
@@ -297,15 +297,13 @@ def test_server_echoes_a_message_and_logs_each_step(server):
     assert response == b"Hello, Server!"
     thread = f"{addr[0]}:{addr[1]}"
     server.wait_for(f"[{thread}] Connection closed\n")
-    assert (
-        server.printed
-        == f"""\
+    expected = f"""\
 [MainThread] Server listening on port {server.port}... (Ctrl-C to stop)
 [MainThread] Accepted connection from {addr}
 [{thread}] Received 14 bytes: 'Hello, Server!'
 [{thread}] Connection closed
 """
-    )
+    assert server.printed == expected
 
 
 def test_readme_shows_what_client_and_server_print(start, server):
@@ -375,8 +373,8 @@ def test_experiment_5_ends_one_thread_but_not_the_server(start, start_edited):
     error = unlucky.fail()
     lucky = start("client.py", "--port", server.port, "Hi")
 
-    assert "reset" in error or "closed after 1 of 2" in error or "10054" in error
-    server.wait_for("UnicodeDecodeError", times=1)
+    assert re.search("reset|closed after 1 of 2|10054", error)
+    server.wait_for("UnicodeDecodeError")
     assert lucky.finish() == "Server responded: 'Hi'\n"
 
 
@@ -393,6 +391,7 @@ def test_experiment_6_leaves_bytes_unsent(start, server, edited):
 def test_experiment_7_stops_with_clients_connected(start, start_edited):
     server = start_edited("7. ")
     start("multi_client.py", "--delay 0 --messages 100000 --port", server.port)
+    server.wait_for("Accepted", times=5)
     server.wait_for("Received", times=100)
     server.press_ctrl_c()
 
@@ -426,7 +425,7 @@ def test_commands_are_carried_out_and_other_lines_echoed(connect, start_edited):
     server.finish()
 
 
-def test_chat_sends_a_line_to_every_client(start, connect, start_edited, tmp_path):
+def test_chat_sends_a_line_to_every_client(start, start_edited, tmp_path):
     server = start_edited("Chat")
     (source,) = blocks("python", section("Chat"))
     chat_client = tmp_path / "chat_client.py"
@@ -447,11 +446,12 @@ def test_chat_sends_a_line_to_every_client(start, connect, start_edited, tmp_pat
 def test_readme_quotes_the_core_of_server_py():
     (core,) = blocks("python", section("The core"))
     source = (HERE / "server.py").read_text(encoding="utf-8")
-    position = 0
-    for line in core.splitlines(keepends=True):
-        position = source.find(line, position)
-        assert position >= 0, f"not in server.py, or not in this order: {line}"
-    assert position > 0
+    remaining = source.splitlines()
+    assert "accept()" in core
+    for line in core.splitlines():
+        assert line in remaining, "not in server.py, or not in this order"
+        position = remaining.index(line)
+        remaining = remaining[position:]
 
 
 # server.py
@@ -506,7 +506,8 @@ def test_lines_of_many_threads_do_not_mix(start, monkeypatch):
 
     server.wait_for("Connection closed\n", times=60)
     for line in server.printed.splitlines():
-        assert line.startswith("[") and line.count("[") == 1
+        assert line.startswith("[")
+        assert line.count("[") == 1
 
 
 @posix
@@ -545,7 +546,7 @@ def test_reset_connection_costs_one_log_line(server, connect):
 
 @limits
 def test_without_free_file_descriptors_clients_wait_for_others(start, connect):
-    server = start("server.py", "--port", 0, prefix=["prlimit", "--nofile=48"])
+    server = start("server.py", "--port 0", prefix=["prlimit", "--nofile=48"])
     queue = [connect(server) for _ in range(90)]
     server.wait_for("Cannot accept clients for now: [Errno 24] Too many open files")
 
@@ -556,7 +557,7 @@ def test_without_free_file_descriptors_clients_wait_for_others(start, connect):
 
 
 @limits
-def test_without_free_threads_a_client_is_disconnected(start, server, connect):
+def test_without_free_threads_a_client_is_disconnected(server, connect):
     early = connect(server)
     assert echo(early, b"served") == b"served"
     pid = server.process.pid
@@ -680,9 +681,8 @@ def test_echo_that_arrives_in_pieces_is_put_together(start, listener, script, op
         time.sleep(QUIET)  # so that the client receives this piece alone
         connection.sendall(message[5:])
 
-        assert client.finish().endswith(
-            ("Hello, Server!'\n", "failures: 0, seconds: 0.3\n")
-        )
+        printed = client.finish()
+        assert "'Hello, Server!'" in printed or "failures: 0" in printed
 
 
 @each_client
@@ -700,7 +700,8 @@ def test_client_shows_an_echo_that_is_not_text(start, listener):
     with connection:
         connection.sendall(b"\xff" * 14)  # as many bytes as in Hello, Server!
 
-        assert client.finish() == f"Server responded: '{14 * chr(0xFFFD)}'\n"
+        shown = "\ufffd" * 14
+        assert client.finish() == f"Server responded: '{shown}'\n"
 
 
 def test_client_gives_up_on_a_silent_server(start, listener, tmp_path):
