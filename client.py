@@ -17,7 +17,7 @@ MESSAGE = "Hello, Server!"
 
 
 def get_echo(host, port, message):
-    """Send a message (bytes) and return its echo (bytes); OSError if none comes."""
+    """Send a message (bytes), return its echo (bytes); raise OSError if none comes."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as client_socket:
         client_socket.settimeout(TIMEOUT)
         client_socket.connect((host, port))
@@ -26,9 +26,9 @@ def get_echo(host, port, message):
 
 
 def receive_exactly(client_socket, size):
-    """Return the next `size` bytes; ConnectionError if the server closes earlier."""
+    """Return the next `size` bytes; raise ConnectionError if fewer arrive."""
     received = b""
-    # TCP is a stream of bytes, without message boundaries: a recv() may return a part.
+    # TCP is a stream of bytes, without message boundaries: recv() may return a part.
     while len(received) < size:
         data = client_socket.recv(size - len(received))
         if not data:
@@ -39,33 +39,25 @@ def receive_exactly(client_socket, size):
 
 def main():
     """Send the message from the command line; print its echo, or why there is none."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback on Ctrl-C
-    parser = argparse.ArgumentParser(
-        description="Echo client for server.py.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument("--host", default=HOST, help="address of the server")
-    parser.add_argument("--port", default=PORT, type=int, help="port of the server")
-    parser.add_argument("message", default=[MESSAGE], nargs="*", help="text to send")
+    parser = argparse.ArgumentParser(description="Echo client for server.py.")
+    parser.add_argument("--host", default=HOST, help="default: %(default)s")
+    parser.add_argument("--port", default=PORT, type=int, help="default: %(default)s")
+    parser.add_argument("message", nargs="*", help=f"default: {MESSAGE}")
     args = parser.parse_args()
+    message = " ".join(args.message) or MESSAGE
     try:
-        message = " ".join(args.message).encode()  # sockets send bytes, not text
-    except UnicodeEncodeError as error:
-        sys.exit(f"Cannot encode the message: {error} (use other characters)")
-    server = f"{args.host}:{args.port}"
-    try:
-        response = get_echo(args.host, args.port, message)
-    except ConnectionRefusedError:
-        sys.exit(f"Nothing is listening on {server} (start server.py first)")
-    except (OSError, OverflowError, TypeError, UnicodeError) as error:
-        advice = "check --host and --port, and what the server printed"
-        sys.exit(f"No echo from {server}: {error} ({advice})")
-    if hasattr(sys.stdout, "reconfigure"):  # IDLE has none, and can show any text
-        # Letters that the terminal lacks are printed as escapes, such as \xe9.
+        data = message.encode()  # sockets send bytes
+        response = get_echo(args.host, args.port, data)
+    except (OSError, OverflowError, UnicodeError) as error:
+        server = f"{args.host}:{args.port}"
+        sys.exit(f"No echo from {server}: {error} (is server.py running there?)")
+    if hasattr(sys.stdout, "reconfigure"):  # IDLE's stdout lacks this
+        # Characters that the terminal's encoding lacks are printed as escapes: \xe9.
         sys.stdout.reconfigure(errors="backslashreplace")
-    text = response.decode("utf-8", errors="replace")  # the server may send any bytes
+    text = response.decode(errors="replace")  # the server may send any bytes
     print(f"Server responded: {text!r}")  # !r escapes line breaks and control codes
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C stops the program at once
     main()
