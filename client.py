@@ -10,8 +10,8 @@ import signal
 import socket
 import sys
 
-HOST = "localhost"  # where server.py listens unless told otherwise
-PORT = 8080  # the port on which server.py listens unless told otherwise
+HOST = "localhost"  # where server.py listens by default
+PORT = 8080  # the port on which server.py listens by default
 TIMEOUT = 10  # seconds that each call on the socket may block
 MESSAGE = "Hello, Server!"
 
@@ -42,7 +42,7 @@ def main():
     parser = argparse.ArgumentParser(description="Echo client for server.py.")
     parser.add_argument("--host", default=HOST, help="default: %(default)s")
     parser.add_argument("--port", default=PORT, type=int, help="default: %(default)s")
-    parser.add_argument("message", nargs="*", help=f"default: {MESSAGE}")
+    parser.add_argument("message", nargs="*", help="words to send")
     args = parser.parse_args()
     message = " ".join(args.message) or MESSAGE
     try:
@@ -52,7 +52,7 @@ def main():
         server = f"{args.host}:{args.port}"
         sys.exit(f"No echo from {server}: {error} (is server.py running there?)")
     if hasattr(sys.stdout, "reconfigure"):  # IDLE's stdout lacks this
-        # Characters that the terminal's encoding lacks are printed as escapes: \xe9.
+        # Characters that the terminal cannot show are printed as escapes, such as \xe9.
         sys.stdout.reconfigure(errors="backslashreplace")
     text = response.decode(errors="replace")  # the server may send any bytes
     print(f"Server responded: {text!r}")  # !r escapes line breaks and control codes

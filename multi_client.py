@@ -15,14 +15,14 @@ import sys
 import threading
 import time
 
-HOST = "localhost"  # where server.py listens unless told otherwise
-PORT = 8080  # the port on which server.py listens unless told otherwise
+HOST = "localhost"  # where server.py listens by default
+PORT = 8080  # the port on which server.py listens by default
 TIMEOUT = 30  # seconds that each call on a socket may block
 COLUMN = 0.1  # seconds that one column of the chart stands for
-WIDTH = 64  # columns of a long run, in which each stands for more seconds
+WIDTH = 64  # about how many columns a longer run has
 ROWS = 16  # clients to draw at most, so that everything fits a terminal of 24 lines
 
-failures = []  # what went wrong; append() is atomic, so the threads need no lock
+failures = []  # what went wrong; append() is a single step, so it needs no lock
 
 
 def run_client(name, echo_times, started, args):
@@ -66,7 +66,7 @@ def run_clients(started, args):
         thread_args = (name, clients[name], started, args)
         thread = threading.Thread(target=run_client, args=thread_args)
         try:
-            thread.start()  # returns at once, so the next client starts meanwhile
+            thread.start()  # returns at once, so the next client need not wait
             threads.append(thread)
         except RuntimeError as error:
             failures.append(f"{name}: {error}")
@@ -88,18 +88,18 @@ def row(echo_times, column, width):
 
 
 def draw(clients, seconds):
-    """Draw a run that took `seconds`; the client that waited longest comes last."""
+    """Draw a run that took `seconds`; the client that was served last comes last."""
     column = max(COLUMN, seconds / WIDTH)
     width = int(seconds / column) + 1
     rows = {name: row(clients[name], column, width) for name in clients}
     names = sorted(rows, key=lambda name: rows[name].count("."))
     step = math.ceil(len(names) / ROWS)
-    drawn = names[::-step]  # from the end, so that the one that waited longest is seen
+    drawn = names[::-step]  # from the end, so that the last one is always drawn
     for name in reversed(drawn):
         print(f"{name:13} {rows[name]}")
     if step > 1:
         print(f"(one client in {step} is drawn)")
-    print(f". waiting   o echo   - being served   one column: {column:.2f} seconds")
+    print(f". not served   o echo   - being served   one column: {column:.2f} seconds")
 
 
 def read_options():

@@ -1,4 +1,4 @@
-"""A threaded echo server: each client is served by a thread of its own.
+"""A threaded echo server: each client gets a thread of its own.
 
     python server.py [--host HOST] [--port PORT]
 
@@ -18,10 +18,10 @@ import time
 
 HOST = "localhost"  # this computer only; 0.0.0.0 would let in the whole network
 PORT = 8080  # usually free; ports below 1024 often need special rights
-BACKLOG = 1024  # clients that may queue for accept(), if the kernel allows so many
+BACKLOG = 1024  # clients that may queue for accept(); the kernel may allow fewer
 BUFFER_SIZE = 32768  # the most bytes that one recv() returns
-SHOWN = 60  # bytes to print per recv(), so that no message fills the terminal
-RETRY_PAUSE = 1  # seconds from a failed accept() to the next one
+SHOWN = 60  # characters to print per recv(), so that no message fills the terminal
+RETRY_PAUSE = 1  # seconds to wait after accept() has failed
 
 log_lock = threading.Lock()  # lets only one thread print at a time
 
@@ -29,12 +29,12 @@ log_lock = threading.Lock()  # lets only one thread print at a time
 def handle_client(client_socket):
     """Echo what one client sends until it disconnects; runs in that client's thread."""
     try:
-        with client_socket:  # closes it at the end, whatever happens
+        with client_socket:  # closes it, whatever happens
             while True:
                 data = client_socket.recv(BUFFER_SIZE)
                 if not data:
                     break  # the client has closed its end of the connection
-                text = data[:SHOWN].decode(errors="replace")  # bytes may not be text
+                text = data.decode(errors="replace")[:SHOWN]  # bytes may not be text
                 log(f"Received {len(data)} bytes: {text!r}")  # !r escapes line breaks
                 client_socket.sendall(data)
         log("Connection closed")
@@ -43,13 +43,13 @@ def handle_client(client_socket):
 
 
 def serve(server_socket):
-    """Accept clients for ever, and start a thread for each of them."""
+    """Accept clients forever, and start a thread for each of them."""
     while True:
         try:
             # accept() returns a new socket for each client; server_socket only listens.
             client_socket, addr = server_socket.accept()
         except ConnectionError:
-            continue  # this client has already disconnected
+            continue  # the client has already disconnected
         except OSError as error:  # perhaps too many files are open
             log(f"Cannot accept clients for now: {error}")
             time.sleep(RETRY_PAUSE)
@@ -76,19 +76,19 @@ def create_server_socket(host, port):
             # not need it, and there it would let two servers share the port.
             server_socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         # Turns off Nagle's algorithm (RFC 896), which holds back the end of a long echo
-        # until the rest is acknowledged. The clients' sockets inherit this option.
+        # until the rest is acknowledged. The sockets that accept() returns inherit it.
         server_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         server_socket.bind((host, port))
         server_socket.listen(BACKLOG)
         return server_socket
     except (OSError, OverflowError) as error:
         server_socket.close()
-        sys.exit(f"Cannot listen on {host}:{port}: {error} (use another --port/--host)")
+        sys.exit(f"Cannot listen on {host}:{port}: {error} (try another --port/--host)")
 
 
 def log(message):
     """Print one line that starts with the name of the current thread."""
-    # The disk may be full, or the pipe closed: that must not stop the server.
+    # Output may go to a full disk or a closed pipe: that must not stop the server.
     with log_lock, contextlib.suppress(OSError):
         print(f"[{threading.current_thread().name}] {message}", flush=True)
 
@@ -102,7 +102,7 @@ def main():
     )
     args = parser.parse_args()
     if hasattr(sys.stdout, "reconfigure"):  # IDLE's stdout lacks this
-        # Characters that the terminal's encoding lacks are printed as escapes: \xe9.
+        # Characters that the terminal cannot show are printed as escapes, such as \xe9.
         sys.stdout.reconfigure(errors="backslashreplace")
     server_socket = create_server_socket(args.host, args.port)
     port = server_socket.getsockname()[1]  # the real one, even for --port 0
@@ -111,7 +111,7 @@ def main():
 
 
 if __name__ == "__main__":
-    # Ctrl-C stops the program at once, without any cleanup. Python's own way, a
-    # KeyboardInterrupt, would wait for the threads (and on Windows for a new client).
+    # Ctrl-C stops the program at once, without any cleanup. Otherwise, Python would
+    # first wait for all threads (and on Windows for another client to connect).
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     main()

@@ -213,7 +213,7 @@ def test_port_that_is_in_use_is_reported(start, server, connect):
 
 
 @posix
-def test_ctrl_c_ends_a_busy_server_and_frees_its_port(start, server, connect):
+def test_ctrl_c_stops_a_busy_server_and_frees_its_port(start, server, connect):
     connect(server)  # an idle client
     start("multi_client.py", "--clients", 500, "--delay", 0, "--port", server.port())
     server.wait_for("Connection closed", times=50)
@@ -277,7 +277,7 @@ def test_connection_that_is_closed_early_is_reported(start, listener, command):
 
 @posix
 @each_client
-def test_ctrl_c_ends_a_waiting_client_quietly(start, listener, command):
+def test_ctrl_c_stops_a_waiting_client_quietly(start, listener, command):
     script, connection = play_server(start, command, listener)
     with connection:
         connection.recv(1024)
@@ -316,7 +316,7 @@ def test_chart_is_in_the_order_of_waiting_times(capsys):
         "too           o",
         "late          " + "." * 32 + "o" + "-" * 30 + "o",
         "never         " + "." * 65,
-        ". waiting   o echo   - being served   one column: 1.00 seconds",
+        ". not served   o echo   - being served   one column: 1.00 seconds",
     ]
 
 
@@ -419,7 +419,7 @@ def below_chart(chart):
 
 
 def assert_server_gives_chart(start, server, shown):
-    """Check that multi_client.py draws a chart of the README, give or take 4 columns."""
+    """Check that multi_client.py draws the chart shown, give or take 4 columns."""
     printed = start("multi_client.py", "--port", server.port()).wait_for_exit()
     assert echo_columns(printed) == pytest.approx(echo_columns(shown), abs=4), printed
     assert below_chart(printed) == below_chart(shown)
@@ -447,7 +447,7 @@ def test_experiment_3_receives_one_byte_at_a_time(start, start_edited):
     server.wait_for("Received 1 bytes: '\\ufffd'\n", times=2)
 
 
-def test_experiment_4_ends_one_thread_but_not_the_server(start, start_edited):
+def test_experiment_4_stops_one_thread_but_not_the_server(start, start_edited):
     server = start_edited("4. ")
     for _ in range(2):
         start("client.py", "--port", server.port()).wait_for_exit()
