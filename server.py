@@ -8,7 +8,6 @@ or a client's thread, named after the client's address. Ctrl-C stops the server.
 """
 
 import argparse
-import contextlib
 import os
 import signal
 import socket
@@ -88,18 +87,18 @@ def create_server_socket(host, port):
 
 def log(message):
     """Print one line that starts with the name of the current thread."""
-    # Output may go to a full disk or a closed pipe: that must not stop the server.
-    with log_lock, contextlib.suppress(OSError):
-        print(f"[{threading.current_thread().name}] {message}", flush=True)
+    with log_lock:
+        try:
+            print(f"[{threading.current_thread().name}] {message}", flush=True)
+        except OSError:
+            pass  # a full disk or a closed pipe must not stop the server
 
 
 def main():
     """Listen on the port from the command line, and serve clients until Ctrl-C."""
     parser = argparse.ArgumentParser(description="Echo server, a thread per client.")
     parser.add_argument("--host", default=HOST, help="default: %(default)s")
-    parser.add_argument(
-        "--port", default=PORT, type=int, help="default: %(default)s; 0: any free port"
-    )
+    parser.add_argument("--port", default=PORT, type=int, help="default: %(default)s")
     args = parser.parse_args()
     if hasattr(sys.stdout, "reconfigure"):  # IDLE's stdout lacks this
         # Characters that the terminal cannot show are printed as escapes, such as \xe9.
