@@ -8,7 +8,6 @@ or a client's thread, named after the client's address. Ctrl-C stops the server.
 """
 
 import argparse
-import os
 import signal
 import socket
 import sys
@@ -17,10 +16,6 @@ import time
 
 HOST = "localhost"  # this computer only; 0.0.0.0 would let in the whole network
 PORT = 8080  # usually free; ports below 1024 often need special rights
-BACKLOG = 1024  # clients that may queue for accept(); the kernel may allow fewer
-BUFFER_SIZE = 32768  # the most bytes that one recv() returns
-SHOWN = 60  # characters to print per recv(), so that no message fills the terminal
-RETRY_PAUSE = 1  # seconds to wait after accept() has failed
 
 log_lock = threading.Lock()  # lets only one thread print at a time
 
@@ -30,10 +25,11 @@ def handle_client(client_socket):
     try:
         with client_socket:  # closes it, whatever happens
             while True:
-                data = client_socket.recv(BUFFER_SIZE)
+                data = client_socket.recv(32768)  # at most 32768 bytes, often fewer
                 if not data:
                     break  # the client has closed its end of the connection
-                text = data.decode(errors="replace")[:SHOWN]  # bytes may not be text
+                # The bytes may not be text. 60 characters take at most 240 of them.
+                text = data[:240].decode(errors="replace")[:60]
                 log(f"Received {len(data)} bytes: {text!r}")  # !r escapes line breaks
                 client_socket.sendall(data)
         log("Connection closed")
@@ -47,18 +43,14 @@ def serve(server_socket):
         try:
             # accept() returns a new socket for each client; server_socket only listens.
             client_socket, addr = server_socket.accept()
-        except ConnectionError:
-            continue  # the client has already disconnected
-        except OSError as error:  # perhaps too many files are open
+        except OSError as error:  # perhaps too many files are open (sockets count)
             log(f"Cannot accept clients for now: {error}")
-            time.sleep(RETRY_PAUSE)
+            time.sleep(1)
             continue
         log(f"Accepted connection from {addr}")
-        client_thread = threading.Thread(
-            target=handle_client,  # the function that the thread will call
-            args=(client_socket,),  # its arguments; the comma makes a tuple
-            name=f"{addr[0]}:{addr[1]}",
-        )
+        # The thread will call handle_client(client_socket). The comma makes a tuple.
+        client_thread = threading.Thread(target=handle_client, args=(client_socket,))
+        client_thread.name = f"{addr[0]}:{addr[1]}"
         try:
             client_thread.start()  # returns at once
         except RuntimeError as error:  # perhaps too many threads are running
@@ -67,22 +59,18 @@ def serve(server_socket):
 
 
 def create_server_socket(host, port):
-    """Return a TCP socket that listens on host and port; exit if that is impossible."""
+    """Return a TCP socket that listens on host and port, or raise an exception."""
     server_socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)  # IPv4, TCP
-    try:
-        if os.name != "nt":
-            # Avoids "Address already in use" when the server is restarted. Windows does
-            # not need it, and there it would let two servers share the port.
-            server_socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        # Turns off Nagle's algorithm (RFC 896), which holds back the end of a long echo
-        # until the rest is acknowledged. The sockets that accept() returns inherit it.
-        server_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        server_socket.bind((host, port))
-        server_socket.listen(BACKLOG)
-        return server_socket
-    except (OSError, OverflowError) as error:
-        server_socket.close()
-        sys.exit(f"Cannot listen on {host}:{port}: {error} (try another --port/--host)")
+    if sys.platform != "win32":
+        # Avoids "Address already in use" when the server is restarted. Windows does not
+        # need it, and there it would let two servers share the port.
+        server_socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    # Sends each piece of an echo at once, without waiting until earlier pieces are
+    # acknowledged (RFC 896). The sockets that accept() returns inherit this option.
+    server_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    server_socket.bind((host, port))
+    server_socket.listen(1024)  # at most this many clients may queue for accept()
+    return server_socket
 
 
 def log(message):
@@ -103,7 +91,11 @@ def main():
     if hasattr(sys.stdout, "reconfigure"):  # IDLE's stdout lacks this
         # Characters that the terminal cannot show are printed as escapes, such as \xe9.
         sys.stdout.reconfigure(errors="backslashreplace")
-    server_socket = create_server_socket(args.host, args.port)
+    try:
+        server_socket = create_server_socket(args.host, args.port)
+    except (OSError, OverflowError, TypeError, ValueError) as error:
+        # OverflowError: a wrong port. TypeError, ValueError: a wrong host name.
+        sys.exit(f"Cannot listen on {args.host}:{args.port}: {error}")
     port = server_socket.getsockname()[1]  # the real one, even for --port 0
     log(f"Server listening on port {port}...")
     serve(server_socket)
