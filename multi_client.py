@@ -4,11 +4,10 @@
                            [--host HOST] [--port PORT]
 
 Start server.py in another terminal first. In the chart, each client has a row, and time
-runs from left to right: a server with a thread per client serves all of them at once.
+runs from left to right. A server with a thread per client serves all of them at once.
 """
 
 import argparse
-import math
 import signal
 import socket
 import sys
@@ -17,89 +16,69 @@ import time
 
 HOST = "localhost"  # where server.py listens by default
 PORT = 8080  # the port on which server.py listens by default
-TIMEOUT = 30  # seconds that each call on a socket may block
-COLUMN = 0.1  # seconds that one column of the chart stands for
-WIDTH = 64  # about how many columns a longer run has
-ROWS = 16  # clients to draw at most, so that everything fits a terminal of 24 lines
+TIMEOUT = 30  # seconds that each wait for the server may last
+COLUMN = 0.1  # seconds that one column of the chart stands for, or more in a long run
+WIDTH = 65  # columns of a long run, so that a row fits in a terminal of 80 columns
 
 failures = []  # what went wrong; append() is a single step, so it needs no lock
 
 
-def run_client(name, echo_times, started, args):
-    """Be one client: send messages, check their echoes, note their times (seconds)."""
+def run_client(name, marks, args):
+    """Be one client: send messages, check their echoes, and mark when they arrive."""
+    marks.append((".", time.perf_counter()))
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as client_socket:
             client_socket.settimeout(TIMEOUT)
             client_socket.connect((args.host, args.port))
-            for number in range(1, args.messages + 1):
-                if number > 1:
-                    time.sleep(args.delay)
-                message = f"{name}, message {number}".encode()
-                client_socket.sendall(message)
-                response = receive_exactly(client_socket, len(message))
-                if response != message:
-                    raise ConnectionError(f"sent {message!r}, received {response!r}")
-                echo_times.append(time.perf_counter() - started)
-    except (OSError, OverflowError) as error:
+            with client_socket.makefile("rb") as reader:
+                for number in range(1, args.messages + 1):
+                    if number > 1:
+                        time.sleep(args.delay)
+                        marks.append((".", time.perf_counter()))
+                    message = f"{name}, message {number}".encode()
+                    client_socket.sendall(message)
+                    response = reader.read(len(message))  # fewer bytes if disconnected
+                    if response != message:
+                        raise ConnectionError(f"wrong echo: {response!r}")
+                    marks.append(("o", time.perf_counter()))
+    except (OSError, OverflowError, TypeError, ValueError) as error:
+        marks.append(("x", time.perf_counter()))
         failures.append(f"{name}: {error}")
 
 
-def receive_exactly(client_socket, size):
-    """Return the next `size` bytes; raise ConnectionError if fewer arrive."""
-    received = b""
-    # TCP is a stream of bytes, without message boundaries: recv() may return a part.
-    while len(received) < size:
-        data = client_socket.recv(size - len(received))
-        if not data:
-            raise ConnectionError(f"closed after {len(received)} of {size} bytes")
-        received += data
-    return received
-
-
-def run_clients(started, args):
-    """Run all clients at once; return each client's echo times, by its name."""
-    clients = {}
+def run_clients(args):
+    """Run all clients at once, and wait for them; return their names and marks."""
+    clients = []
     threads = []
     for number in range(1, args.clients + 1):
         name = f"Client {number}"
-        clients[name] = []
-        thread_args = (name, clients[name], started, args)
-        thread = threading.Thread(target=run_client, args=thread_args)
+        marks = []
+        clients.append((name, marks))
+        thread = threading.Thread(target=run_client, args=(name, marks, args))
         try:
             thread.start()  # returns at once, so the next client need not wait
             threads.append(thread)
-        except RuntimeError as error:
+        except RuntimeError as error:  # perhaps too many threads are running
+            marks.append(("x", time.perf_counter()))
             failures.append(f"{name}: {error}")
     for thread in threads:
         thread.join()  # blocks until that thread has finished
     return clients
 
 
-def row(echo_times, column, width):
-    """Return a row of the chart: up to `width` columns of `column` seconds each."""
-    if not echo_times:
-        return "." * width  # never served
-    echoes = [int(seconds / column) for seconds in echo_times]
-    marks = ["."] * echoes[0]
-    marks += ["-"] * (echoes[-1] - echoes[0] + 1)
-    for echo in echoes:
-        marks[echo] = "o"
-    return "".join(marks)
-
-
-def draw(clients, seconds):
-    """Draw a run that took `seconds`; the client that was served last comes last."""
-    column = max(COLUMN, seconds / WIDTH)
-    width = int(seconds / column) + 1
-    rows = {name: row(clients[name], column, width) for name in clients}
-    names = sorted(rows, key=lambda name: rows[name].count("."))
-    step = math.ceil(len(names) / ROWS)
-    drawn = names[::-step]  # from the end, so that the last one is always drawn
-    for name in reversed(drawn):
-        print(f"{name:13} {rows[name]}")
-    if step > 1:
-        print(f"(one client in {step} is drawn)")
-    print(f". not served   o echo   - being served   one column: {column:.2f} seconds")
+def chart_row(marks, started, column):
+    """Return a row of the chart, in which each column stands for `column` seconds."""
+    row = ""
+    filler = " "
+    for mark, marked in marks:
+        place = int((marked - started) / column)
+        row = row.ljust(place, filler)
+        if mark == ".":
+            filler = "."
+        else:
+            row = row[:place] + mark
+            filler = "-"
+    return row
 
 
 def read_options():
@@ -113,25 +92,30 @@ def read_options():
         "--delay", default=0.5, type=float, help="default: %(default)s seconds"
     )
     args = parser.parse_args()
-    if args.clients < 1 or args.messages < 1 or not 0 <= args.delay < math.inf:
+    if args.clients < 1 or args.messages < 1 or args.delay < 0:
         parser.error("--clients and --messages start at 1, --delay at 0")
     return args
 
 
 def main():
-    """Run all clients at once, wait for them, and show what happened."""
+    """Run all clients at once, and draw what happened."""
     args = read_options()
     print(f"Starting clients: {args.clients}", flush=True)
     started = time.perf_counter()
-    clients = run_clients(started, args)
+    clients = run_clients(args)
     seconds = time.perf_counter() - started
-    echoes = sum(len(echo_times) for echo_times in clients.values())
-    if echoes > 0:
-        draw(clients, seconds)
-    print(f"Echoes: {echoes}, failures: {len(failures)}")
-    if echoes < args.clients * args.messages:
-        first = failures[0] if failures else "see the traceback"
-        sys.exit(f"First failure: {first} (is server.py running there?)")
+    column = max(COLUMN, seconds / WIDTH)
+    echoes = 0
+    for name, marks in clients:
+        print(f"{name:11} {chart_row(marks, started, column)}")
+        echoes += sum(mark == "o" for mark, _ in marks)
+    print(
+        f". waiting   o echo   - pause   x failure   one column: {column:.2f} seconds"
+    )
+    messages = args.clients * args.messages
+    print(f"Echoes: {echoes} of {messages}")
+    if failures:
+        sys.exit(f"Failures: {len(failures)}, the first: {failures[0]}")
     pauses = args.clients * (args.messages - 1) * args.delay
     print(f"Seconds: {seconds:.1f} (the pauses of all clients: {pauses:.1f})")
 
