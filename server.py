@@ -28,7 +28,7 @@ def handle_client(client_socket):
                 data = client_socket.recv(32768)  # at most 32768 bytes, often fewer
                 if not data:
                     break  # the client has closed its end of the connection
-                # The bytes may not be text. 60 characters take at most 240 of them.
+                # Up to 60 characters, of up to 4 bytes each. Some bytes may not be text.
                 text = data[:240].decode(errors="replace")[:60]
                 log(f"Received {len(data)} bytes: {text!r}")  # !r escapes line breaks
                 client_socket.sendall(data)
@@ -43,7 +43,7 @@ def serve(server_socket):
         try:
             # accept() returns a new socket for each client; server_socket only listens.
             client_socket, addr = server_socket.accept()
-        except OSError as error:  # perhaps too many files are open (sockets count)
+        except OSError as error:  # perhaps too many open files (a socket counts as one)
             log(f"Cannot accept clients for now: {error}")
             time.sleep(1)
             continue
@@ -65,8 +65,8 @@ def create_server_socket(host, port):
         # Avoids "Address already in use" when the server is restarted. Windows does not
         # need it, and there it would let two servers share the port.
         server_socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    # Sends each piece of an echo at once, without waiting until earlier pieces are
-    # acknowledged (RFC 896). The sockets that accept() returns inherit this option.
+    # Turns off Nagle's algorithm (RFC 896), which holds back a piece of an echo until
+    # earlier pieces are acknowledged. The sockets that accept() returns inherit this.
     server_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     server_socket.bind((host, port))
     server_socket.listen(1024)  # at most this many clients may queue for accept()
@@ -94,7 +94,7 @@ def main():
     try:
         server_socket = create_server_socket(args.host, args.port)
     except (OSError, OverflowError, TypeError, ValueError) as error:
-        # OverflowError: a wrong port. TypeError, ValueError: a wrong host name.
+        # OverflowError: a wrong port. TypeError (ValueError on PyPy): a wrong host.
         sys.exit(f"Cannot listen on {args.host}:{args.port}: {error}")
     port = server_socket.getsockname()[1]  # the real one, even for --port 0
     log(f"Server listening on port {port}...")
