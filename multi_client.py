@@ -17,15 +17,15 @@ import time
 HOST = "localhost"  # where server.py listens by default
 PORT = 8080  # the port on which server.py listens by default
 TIMEOUT = 30  # seconds that each wait for the server may last
-COLUMN = 0.1  # seconds that one column of the chart stands for, or more in a long run
+COLUMN = 0.1  # seconds per column of the chart; in a long run, more
 WIDTH = 65  # columns of a long run, so that a row fits in a terminal of 80 columns
 
-failures = []  # what went wrong; append() is a single step, so it needs no lock
+failures = []  # what went wrong; append() is atomic (one step), so it needs no lock
 
 
 def run_client(name, marks, args):
     """Be one client: send messages, check their echoes, and mark when they arrive."""
-    marks.append((".", time.perf_counter()))
+    marks.append((".", time.perf_counter()))  # before this, its row is blank
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as client_socket:
             client_socket.settimeout(TIMEOUT)
@@ -76,8 +76,9 @@ def chart_row(marks, started, column):
         if mark == ".":
             filler = "."
         else:
-            row = row[:place] + mark
             filler = "-"
+            if len(row) == place or mark == "x":  # one "o" for all echoes in a column
+                row += mark
     return row
 
 
@@ -109,9 +110,7 @@ def main():
     for name, marks in clients:
         print(f"{name:11} {chart_row(marks, started, column)}")
         echoes += sum(mark == "o" for mark, _ in marks)
-    print(
-        f". waiting   o echo   - pause   x failure   one column: {column:.2f} seconds"
-    )
+    print(f". waiting  o echo  - pause  x failure  one column: {column:.2f} seconds")
     messages = args.clients * args.messages
     print(f"Echoes: {echoes} of {messages}")
     if failures:
