@@ -1,4 +1,4 @@
-"""Tests of server.py, client.py and multi_client.py, run as a person would run them.
+"""Tests of server.py, client.py and multi_client.py, and of the code in README.md.
 
     python -m pytest
 
@@ -106,9 +106,6 @@ def test_server_echoes_a_message_and_logs_each_step(server):
     )
 
 
-# The server
-
-
 @pytest.fixture
 def connect():
     """Provide a function that connects to a server; close all sockets at the end."""
@@ -176,7 +173,6 @@ def test_lines_from_many_threads_do_not_mix(start, monkeypatch):
     server = start("server.py", "--port", 0)
     many = ["--clients", 60, "--messages", 20, "--delay", 0]
     start("multi_client.py", *many, "--port", server.port()).wait_for_exit()
-
     server.wait_for("Connection closed\n", times=60)
     for line in server.printed().splitlines():
         assert line.startswith("["), line
@@ -303,6 +299,14 @@ def test_chart_shows_waiting_echo_pause_and_failure(start):
     assert f"Failures: 1, the first: {error}" in printed
 
 
+@posix
+def test_client_whose_thread_cannot_start_is_a_failure(start):
+    code = "import multi_client as m, threading; threading.stack_size(2**50); m.main()"
+    printed = start("-c", code, "--clients", 1).wait_for_exit(status=1)
+    assert "Failures: 1, the first: Client 1: can't start new thread\n" in printed
+    assert re.search("^Client 1 +x$", printed, re.MULTILINE)
+
+
 @pytest.mark.parametrize(
     "name, options, status, error",
     [
@@ -345,8 +349,9 @@ def save_edited_server(folder, *titles):
     """Save server.py with the edits of these sections; return its path."""
     source = (HERE / "server.py").read_text(encoding="utf-8")
     for title in titles:
-        for diff in blocks("diff", title):
-            lines = diff.splitlines(keepends=True)
+        (diff,) = blocks("diff", title)
+        for edit in diff.split("...\n"):
+            lines = edit.splitlines(keepends=True)
             old = "".join(line[1:] for line in lines if not line.startswith("+"))
             new = "".join(line[1:] for line in lines if not line.startswith("-"))
             assert source.count(old) == 1, f"not exactly once:\n{old}"
@@ -366,22 +371,17 @@ def test_readme_shows_what_client_and_server_print(start, server):
     assert printed == re.sub(port, "PORT", shown_by_server)
 
 
-def test_core_serves_many_clients(start, connect, tmp_path):
+def test_core_serves_client_of_the_reference_beside_another(start, connect, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as server_socket:
         port = server_socket.getsockname()[1]  # will be free again
-    server = start(save_block("The core", port, tmp_path))
-    connect(server)  # an idle client
-    assert echo(connect(server), b"served") == b"served"
-
-
-def test_server_and_client_of_the_reference_work_together(start, connect, tmp_path):
-    server = start(save_block("A server", 0, tmp_path))
-    connect(server)  # an idle client
-    client = start(save_block("A client", server.port(), tmp_path))
+    idle = connect(start(save_block("The core", port, tmp_path)))
+    client = start(save_block("A client", port, tmp_path))
     assert client.wait_for_exit() == "Hello\n"
+    idle.shutdown(socket.SHUT_WR)
+    assert idle.recv(1024) == b""  # the core closes its end, too
 
 
-def test_test_of_the_reference_passes(start, tmp_path):
+def test_reference_test_passes(start, tmp_path):
     test = start("-m", "pytest", save_block("A test", 0, tmp_path))
     assert "1 passed" in test.wait_for_exit()
 
@@ -438,11 +438,11 @@ def test_chat_sends_each_line_to_all_clients(start, tmp_path):
     server = start(edited, "--port", 0)
     line_client = save_block("2. Commands", server.port(), tmp_path)
     ann, bob = start(line_client), start(line_client)
-    server.wait_for("Accepted", times=2)
-    ann.stdin.write(b"Hello\n")
-    ann.stdin.flush()
     for client in [ann, bob]:
+        client.stdin.write(b"Hello\n")
+        client.stdin.flush()
         client.wait_for(": Hello'\n")
+    ann.wait_for(": Hello'\n", times=2)
     ann.kill()
     server.wait_for("] Connection ")  # closed or lost
     bob.stdin.write(b"Bye\n")
