@@ -28,7 +28,7 @@ def handle_client(client_socket):
                 data = client_socket.recv(32768)  # at most 32768 bytes, often fewer
                 if not data:
                     break  # the client has closed its end of the connection
-                # Up to 60 characters, of up to 4 bytes each. Some bytes may not be text.
+                # 60 characters take at most 240 bytes. Some bytes may not be text.
                 text = data[:240].decode(errors="replace")[:60]
                 log(f"Received {len(data)} bytes: {text!r}")  # !r escapes line breaks
                 client_socket.sendall(data)
@@ -45,7 +45,7 @@ def serve(server_socket):
             client_socket, addr = server_socket.accept()
         except OSError as error:  # perhaps too many open files (a socket counts as one)
             log(f"Cannot accept clients for now: {error}")
-            time.sleep(1)
+            time.sleep(1)  # then try again
             continue
         log(f"Accepted connection from {addr}")
         # The thread will call handle_client(client_socket). The comma makes a tuple.
