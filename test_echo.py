@@ -372,11 +372,11 @@ def test_readme_shows_what_client_and_server_print(start, server):
 
 
 def test_core_serves_client_of_the_reference_beside_another(start, connect, tmp_path):
-    with socket.create_server(("127.0.0.1", 0)) as server_socket:
-        port = server_socket.getsockname()[1]  # will be free again
-    idle = connect(start(save_block("The core", port, tmp_path)))
-    client = start(save_block("A client", port, tmp_path))
+    core = start(save_block("The core", 0, tmp_path))
+    idle = connect(core)
+    client = start(save_block("A client", core.port(), tmp_path))
     assert client.wait_for_exit() == "Hello\n"
+    core.wait_for("Accepted connection from ", times=2)
     idle.shutdown(socket.SHUT_WR)
     assert idle.recv(1024) == b""  # the core closes its end, too
 
