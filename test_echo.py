@@ -95,7 +95,6 @@ def test_server_echoes_a_message_and_logs_each_step(server):
     with socket.create_connection(("127.0.0.1", server.port()), WAIT) as client_socket:
         addr = client_socket.getsockname()
         assert echo(client_socket, b"Hello, Server!") == b"Hello, Server!"
-
     server.wait_for("Connection closed\n")
     thread = f"{addr[0]}:{addr[1]}"
     assert server.printed() == (
@@ -180,6 +179,9 @@ def test_lines_from_many_threads_do_not_mix(start, monkeypatch):
 
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX system")
+posix_64 = pytest.mark.skipif(
+    sys.platform == "win32" or sys.maxsize < 2**50, reason="needs 64-bit POSIX"
+)
 prlimit = pytest.mark.skipif(not shutil.which("prlimit"), reason="needs prlimit")
 
 
@@ -195,7 +197,6 @@ def test_clients_wait_when_file_descriptors_run_out(start, connect):
     server = start("server.py", "--port", 0, prefix=["prlimit", "--nofile=48"])
     clients = [connect(server) for _ in range(90)]  # more than 48 file descriptors
     server.wait_for("Cannot accept clients for now: [Errno 24] Too many open files")
-
     for client_socket in clients:
         assert echo(client_socket, b"served") == b"served"
         client_socket.close()
@@ -209,7 +210,7 @@ def test_port_that_is_in_use_is_reported(start, server):
     assert error in second.wait_for_exit(status=1)
 
 
-@posix
+@posix_64
 def test_client_whose_thread_cannot_start_is_disconnected(start, connect):
     code = "import server, threading; threading.stack_size(2**50); server.main()"
     server = start("-c", code, "--port", 0)
@@ -224,7 +225,6 @@ def test_ctrl_c_stops_a_busy_server_and_frees_its_port(start, server, connect):
     server.wait_for("Connection closed", times=50)
     server.send_signal(signal.SIGINT)
     assert "Traceback" not in server.wait_for_exit(-signal.SIGINT)
-
     start("server.py", "--port", server.port()).wait_for("listening on port")
 
 
@@ -299,7 +299,7 @@ def test_chart_shows_waiting_echo_pause_and_failure(start):
     assert f"Failures: 1, the first: {error}" in printed
 
 
-@posix
+@posix_64
 def test_client_whose_thread_cannot_start_is_a_failure(start):
     code = "import multi_client as m, threading; threading.stack_size(2**50); m.main()"
     printed = start("-c", code, "--clients", 1).wait_for_exit(status=1)
