@@ -69,7 +69,7 @@ def create_server_socket(host, port):
     # earlier pieces are acknowledged. The sockets that accept() returns inherit this.
     server_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     server_socket.bind((host, port))
-    server_socket.listen(1024)  # about this many clients may queue for accept()
+    server_socket.listen(1024)  # at most this many clients may queue for accept()
     return server_socket
 
 
