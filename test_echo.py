@@ -302,7 +302,7 @@ def test_chart_shows_waiting_echo_pause_and_failure(start):
 @posix_64
 def test_client_whose_thread_cannot_start_is_a_failure(start):
     code = "import multi_client as m, threading; threading.stack_size(2**50); m.main()"
-    printed = start("-c", code, "--clients", 1).wait_for_exit(status=1)
+    printed = start("-c", code, "--clients=1", "--messages=1").wait_for_exit(1)
     assert "Failures: 1, the first: Client 1: can't start new thread\n" in printed
     assert re.search("^Client 1 +x$", printed, re.MULTILINE)
 
